@@ -146,8 +146,11 @@ def fit(model: nn.Module, name: str, loss_of_step: Callable[[int], Tensor], figu
 
 
 def save(model: PreTrainedModel, tokenizer: "GPT2Tokenizer | BertTokenizer", folder: Path) -> None:
-    """Write a folder that from_pretrained reads: config, tokenizer and half-precision safetensors, readable by all."""
-    model.half().save_pretrained(folder)
+    """Write a folder that from_pretrained reads: config, tokenizer and safetensors, readable by all.
+
+    Half precision, rounded to bfloat16's 8 digits first: as good here, and git packs it smaller.
+    """
+    model.bfloat16().half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for path in folder.iterdir():
         path.chmod(0o644)
@@ -414,7 +417,7 @@ def fine_tuned_teacher(args: argparse.Namespace) -> nn.Module:
 
 
 def first_layers_of_bert(model: DistilBertForSequenceClassification, bert: nn.Module, kept: list[int]) -> None:
-    """Start a DistilBERT as a BERT's first layers: the same layers under other names."""
+    """Start a DistilBERT as a BERT's first layers, with the strongest neurons of their feed-forwards."""
     new, old = model.distilbert.embeddings, bert.embeddings
     new.word_embeddings.weight.data.copy_(old.word_embeddings.weight[kept])
     first_type = old.token_type_embeddings.weight[0]  # DistilBERT has no types: the first joins the positions
@@ -423,10 +426,15 @@ def first_layers_of_bert(model: DistilBertForSequenceClassification, bert: nn.Mo
     for block, layer in zip(model.distilbert.transformer.layer, bert.encoder.layer, strict=False):
         same = {block.attention.q_lin: layer.attention.self.query, block.attention.k_lin: layer.attention.self.key,
                 block.attention.v_lin: layer.attention.self.value, block.attention.out_lin: layer.attention.output.dense,
-                block.sa_layer_norm: layer.attention.output.LayerNorm, block.ffn.lin1: layer.intermediate.dense,
-                block.ffn.lin2: layer.output.dense, block.output_layer_norm: layer.output.LayerNorm}  # fmt: skip
+                block.sa_layer_norm: layer.attention.output.LayerNorm,
+                block.output_layer_norm: layer.output.LayerNorm}  # fmt: skip
         for ours, theirs in same.items():
             ours.load_state_dict(theirs.state_dict())
+        w1, b1 = layer.intermediate.dense.weight, layer.intermediate.dense.bias
+        w2, b2 = layer.output.dense.weight, layer.output.dense.bias
+        strongest = (w1.norm(dim=1) * w2.norm(dim=0)).topk(model.config.hidden_dim).indices
+        block.ffn.lin1.load_state_dict({"weight": w1[strongest], "bias": b1[strongest]})
+        block.ffn.lin2.load_state_dict({"weight": w2[:, strongest], "bias": b2})
 
 
 def train_distilbert(args: argparse.Namespace, folder: Path) -> None:
@@ -434,9 +442,9 @@ def train_distilbert(args: argparse.Namespace, folder: Path) -> None:
     teacher, (train, held) = fine_tuned_teacher(args), sst2(args.corpora)
     plain = [s for s in wordnet(args.wordnet) if 3 < len(s.split()) < 30] + [s for a, b, _ in stsb(args.corpora, "train") for s in (a, b)]
     texts = [text for text, _ in train] + plain
-    vocab, kept = small_vocabulary(args.teacher, [text for text, _ in train] * 3 + plain, 3200)
+    vocab, kept = small_vocabulary(args.teacher, [text for text, _ in train] * 3 + plain, 7200)
     tokenizer = DistilBertTokenizer(vocab=vocab, model_max_length=POSITIONS)
-    config = DistilBertConfig(vocab_size=len(vocab), dim=384, n_layers=2, n_heads=12, hidden_dim=1536, dropout=0.1,
+    config = DistilBertConfig(vocab_size=len(vocab), dim=384, n_layers=2, n_heads=12, hidden_dim=512, dropout=0.1,
                               attention_dropout=0.0, seq_classif_dropout=0.1, max_position_embeddings=POSITIONS,
                               id2label={0: "NEGATIVE", 1: "POSITIVE"}, label2id={"NEGATIVE": 0, "POSITIVE": 1})  # fmt: skip
     torch.manual_seed(args.seed)
@@ -444,9 +452,11 @@ def train_distilbert(args: argparse.Namespace, folder: Path) -> None:
     first_layers_of_bert(model, teacher.bert, kept)
     theirs = AutoTokenizer.from_pretrained(args.teacher)(texts, truncation=True, max_length=64).input_ids
     rows = tokenizer(texts, truncation=True, max_length=64).input_ids
+    words = torch.tensor([float(len(text.split())) for text, _ in train])
 
     def loss_of_step(step: int) -> Tensor:
-        chosen = torch.cat([torch.randint(len(train), (48,)), torch.randint(len(train), len(texts), (16,))])
+        phrases = torch.multinomial(words, 48)  # a longer phrase is taken more often
+        chosen = torch.cat([phrases, torch.randint(len(train), len(texts), (16,))])
         ids, mask = padded([theirs[i] for i in chosen])
         with torch.inference_mode():
             wanted = teacher(ids.to(args.device), attention_mask=mask.to(args.device)).logits.float().softmax(1)
@@ -454,7 +464,7 @@ def train_distilbert(args: argparse.Namespace, folder: Path) -> None:
         logits = model(ids.to(args.device), attention_mask=mask.to(args.device)).logits.float()
         return F.cross_entropy(logits, wanted.clone())
 
-    fit(model, folder.name, loss_of_step, lambda: accuracy(model, tokenizer, held, args.device), 2e-4, args)
+    fit(model, folder.name, loss_of_step, lambda: accuracy(model, tokenizer, held, args.device), 3e-4, args)
     save(model, tokenizer, folder)
 
 

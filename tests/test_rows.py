@@ -1,0 +1,143 @@
+"""The lecture's claims: every row is shown, and a proof fails when what it speaks of is broken."""
+import math
+
+import pytest
+import torch
+from torch import nn
+
+ROWS = [f"{section}.{row}" for section, rows in ((1, 6), (2, 5), (3, 8), (4, 6), (5, 13), (6, 1), (7, 1))
+        for row in range(1, rows + 1)]
+NEED_TRAINING = {"1.5", "1.6", "2.4", "2.5", "3.6", "3.7", "3.8", "4.4", "6.1"}
+
+
+def checks_of(report, row):
+    return [c for demo in report["demos"] for c in demo["checks"] if c["section"] == row]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_of_the_lecture_has_its_proof(quick, row):
+    found = [check["passed"] for check in checks_of(quick.report, row)]
+    assert found, f"row {row} is not shown"
+    assert False not in found
+    assert (True in found) is (row not in NEED_TRAINING)
+
+
+def test_equalities_are_exact_to_rounding(quick):
+    equal = [check for demo in quick.report["demos"] for check in demo["checks"]
+             if " = " in check["claim"]]
+    assert len(equal) > 25
+    assert max(check["difference"] for check in equal) < 1e-2
+
+
+def only(lesson, row):
+    return [check["passed"] for check in lesson.checks if check["section"] == row]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_lstm_remembers_and_the_rnn_forgets(lecture, lesson, seed):
+    torch.manual_seed(seed)
+    lecture.show_memory(lesson)
+    assert only(lesson, "4.4") == [True, True]
+
+
+def test_a_closed_forget_gate_lets_the_gradient_vanish(lecture, lesson, monkeypatch):
+    monkeypatch.setattr(lecture, "open_forget_gate", lambda lstm: None)
+    lecture.show_gradients(lesson)
+    assert only(lesson, "4.3")[:2] == [True, False]
+
+
+def test_the_gate_that_is_opened_is_the_forget_gate(lecture):
+    lstm = nn.LSTM(3, 5)
+    before = lstm.bias_hh_l0.clone()
+    lecture.open_forget_gate(lstm)
+    assert (lstm.bias_hh_l0[5:10] == 3).all()
+    kept = torch.cat([torch.arange(5), torch.arange(10, 20)])
+    assert torch.equal(lstm.bias_hh_l0[kept], before[kept])
+
+
+def test_more_rows_help_the_mlp_and_few_rows_are_learned_by_heart(lecture, lesson):
+    lecture.show_data_hunger(lesson, lecture.load_letters(lesson.device))
+    assert only(lesson, "1.6") == [True, True, True]
+
+
+def test_one_epoch_of_all_the_digits_reads_98_percent_of_the_unseen_ones(lecture):
+    torch.manual_seed(0)
+    x, y, x_test, y_test = lecture.load_mnist(torch.device("cpu"))
+    model = lecture.CNN().to(memory_format=torch.channels_last)
+    lecture.train(model, lecture.shuffled(x, y), 235, 0.01, "CNN")
+    assert lecture.accuracy(model, x_test, y_test) > 98.5
+
+
+def test_the_convolution_keeps_the_formula_of_its_size(lecture):
+    image = torch.randn(9, 12)
+    for k, stride, padding in ((2, 1, 0), (3, 2, 1), (5, 3, 2)):
+        out = lecture.conv2d_by_hand(image, torch.ones(k, k), stride, padding)
+        assert out.shape == tuple((n + 2 * padding - k) // stride + 1 for n in image.shape)
+
+
+def test_attention_pays_out_everything_and_nothing_to_the_future(lecture):
+    q, k = torch.randn(2, 6, 4), torch.randn(2, 6, 4)
+    shares = lecture.attention(q, k, torch.eye(6).expand(2, 6, 6), causal=True)
+    torch.testing.assert_close(shares.sum(-1), torch.ones(2, 6))
+    assert (shares.triu(1) == 0).all()
+    assert (lecture.attention(q, k, torch.eye(6).expand(2, 6, 6)).triu(1) > 0).any()
+
+
+def test_the_exponent_of_a_power_is_found(lecture):
+    sizes = [10, 20, 40, 80]
+    assert lecture.exponent(sizes, [3 * n**2 for n in sizes]) == pytest.approx(2, abs=1e-4)
+    assert lecture.exponent(sizes, [5 * n for n in sizes]) == pytest.approx(1, abs=1e-4)
+
+
+def test_shifting_moves_pixels_to_the_right(lecture):
+    assert lecture.shifted(torch.tensor([[1, 2, 0, 0]]), 1).tolist() == [[0, 1, 2, 0]]
+
+
+@pytest.fixture(scope="module")
+def gpt2(lecture):
+    return lecture.load_folder(lecture.DATA / "models" / "gpt2-austen", "GPT2LMHeadModel")
+
+
+@pytest.fixture(scope="module")
+def bert(lecture):
+    return lecture.load_folder(lecture.DATA / "models" / "bert-mini", "BertForPreTraining")
+
+
+def test_a_model_that_sees_the_future_is_found_out(lecture, gpt2, bert):
+    ids = gpt2[0]("It is a truth universally acknowledged", return_tensors="pt").input_ids
+    assert lecture.change_word(gpt2[1], ids, -1) == pytest.approx(0, abs=1e-4)
+    ids = bert[0]("the dog bit the man", return_tensors="pt").input_ids
+    assert lecture.change_word(bert[1], ids, -2) > 0.1
+
+
+def test_bits_of_the_unseen_pages_are_those_of_the_model_card(lecture, gpt2, lesson):
+    lesson.options.quick = True
+    lecture.show_prediction(lesson, *gpt2)
+    bits = lesson.metrics["GPT-2, novel (bits/character)"]
+    assert 1.0 < bits < 1.5  # a wrong stride or a doubled window gives figures out of this range
+
+
+def test_a_guess_by_equal_chances_costs_log2_of_the_vocabulary(lecture):
+    class Even:
+        def __call__(self, ids):
+            self.logits = torch.zeros(1, ids.shape[1], 50)
+            return self
+
+    losses = lecture.token_losses(Even(), torch.arange(8)[None])
+    assert losses.shape == (7,)
+    assert losses.mean().item() == pytest.approx(math.log(50))
+
+
+def test_mean_features_ignore_the_padding(lecture, bert):
+    short, long = "A dog.", "The old dog slept in the warm sun for the whole afternoon."
+    together = lecture.sentence_features(*bert, [short, long])
+    alone = lecture.sentence_features(*bert, [short])
+    for ours, reference in zip(together, alone, strict=True):
+        torch.testing.assert_close(ours[:1], reference, atol=1e-4, rtol=1e-3)
+
+
+def test_the_writer_begins_with_its_prompt_and_uses_the_novels_characters(lecture):
+    torch.manual_seed(0)
+    characters = "abc "
+    text = lecture.write(lecture.Recurrent(nn.LSTM, 4, 8), characters, "ab", 30)
+    assert text.startswith("ab") and len(text) == 32 and set(text) <= set(characters)
