@@ -204,10 +204,10 @@ class Lesson:
 
 def fast_products(device: torch.device) -> torch.autocast:
     """Matrix products in bfloat16 where the hardware has units for them: training needs no more."""
-    able = {
-        "cuda": torch.cuda.is_bf16_supported,
-        "cpu": lambda: getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False),
-    }.get(device.type, lambda: False)()
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported()
+    else:
+        able = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
     return torch.autocast(device.type, torch.bfloat16, enabled=able)
 
 
@@ -342,7 +342,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, classes]; softmax makes them probabilities, and the loss does that itself."""
-        return self.layers(x)
+        logits: Tensor = self.layers(x)
+        return logits
 
 
 def linear_model(inputs: int, classes: int) -> nn.Sequential:
@@ -468,7 +469,8 @@ class CNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 1, 28, 28] -> [B, 16, 14, 14] -> [B, 32, 7, 7] -> [B, 128] -> [B, 10]."""
-        return self.output(self.dense(self.block2(self.block1(x))))
+        logits: Tensor = self.output(self.dense(self.block2(self.block1(x))))
+        return logits
 
 
 def load_mnist(device: torch.device) -> list[Tensor]:
@@ -587,7 +589,7 @@ def show_structure(lesson: Lesson, data: Sequence[Tensor]) -> None:
         right = []
         for images, test in ((x, x_test), permuted):
             model = CNN() if name == "CNN" else MLP(784, 213, 10)
-            model.to(x.device, memory_format=torch.channels_last)
+            model.to(x.device).to(memory_format=torch.channels_last)
             train(model, shuffled(images, y), lesson.steps(2 * 79), rate, name)
             right.append(accuracy(model, test, y_test))
         losses.append(right[0] - right[1])
@@ -605,13 +607,14 @@ def show_features(lesson: Lesson, cnn: CNN, x: Tensor, y: Tensor) -> None:
     dense = (28 * 28 + 1) * 16 * 28 * 28
     lesson.check("3.5 parameters of the first convolution against a dense layer's",
                  sum(p.numel() for p in cnn.block1.parameters()), dense, "<")
-    filters, maps = cnn.block1[0].weight.detach()[:, 0], predict(cnn.block1, x[:1])
     alike = []  # an edge is drawn by neighbouring weights that are alike; chance does not draw
-    for weights in (filters, CNN().block1[0].weight.detach()[:, 0]):
-        pairs = torch.stack([weights[:, :, :-1].flatten(), weights[:, :, 1:].flatten()])
-        alike.append(torch.corrcoef(pairs.cpu())[0, 1])
+    for network in (CNN(), cnn):
+        filters = next(network.block1.parameters()).detach()[:, 0].cpu()  # [16, 5, 5]
+        pairs = torch.stack([filters[:, :, :-1].flatten(), filters[:, :, 1:].flatten()])
+        alike.append(torch.corrcoef(pairs)[0, 1])
     lesson.check("3.8 correlation of neighbouring weights in a filter: learned, untrained",
-                 alike[0], alike[1], ">", full=True)
+                 alike[1], alike[0], ">", full=True)
+    maps = predict(cnn.block1, x[:1])
     lesson.picture("cnn-filters", "the 16 filters that block 1 learned", filters, 8, 10)
     lesson.picture("cnn-block1", "where the filters of block 1 answer to a digit", maps[0], 8, 5)
     lesson.picture("cnn-block2", "the feature maps of block 2", predict(cnn.block2, maps)[0], 8, 8)
@@ -632,7 +635,7 @@ def demo_cnn(lesson: Lesson) -> None:
     right, losses = {}, [0.0]
     for name, model, rate in (("linear", linear_model(784, 10), 0.005), ("MLP", mlp, 0.005),
                               ("CNN", cnn, 0.01)):
-        model.to(lesson.device, memory_format=torch.channels_last)  # the faster layout for images
+        model.to(lesson.device).to(memory_format=torch.channels_last)  # faster for images
         steps = lesson.steps(4 * 235)  # four times through the 60,000
         losses, seconds = train(model, shuffled(x, y), steps, rate, name)
         right[name] = accuracy(model, x_test, y_test)
@@ -661,36 +664,37 @@ class Recurrent(nn.Module):
     def __init__(self, cell: type[nn.RNN] | type[nn.LSTM], symbols: int, hidden: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(symbols, 64)
-        self.cell = cell(64, hidden, batch_first=True)
+        self.cell: nn.RNN | nn.LSTM = cell(64, hidden, batch_first=True)
         self.output = nn.Linear(hidden, symbols)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T] -> h_1 ... h_T [B, T, hidden] -> [B, T, symbols]."""
         hidden_states, _ = self.cell(self.embedding(x))
-        return self.output(hidden_states)
+        logits: Tensor = self.output(hidden_states)
+        return logits
 
 
 def open_forget_gate(lstm: nn.RNNBase) -> None:
     """Start with f_t near 1: remember, before learning what to forget (Gers et al. 2000)."""
     with torch.no_grad():
-        lstm.bias_hh_l0.chunk(4)[1].fill_(3.0)  # PyTorch's order is i, f, c, o
+        dict(lstm.named_parameters())["bias_hh_l0"].chunk(4)[1].fill_(3.0)  # order: i, f, c, o
 
 
 def show_recurrence(lesson: Lesson) -> None:
     """The RNN's update and the LSTM's gates, in the lecture's letters."""
     x, h = torch.randn(7, 3), torch.zeros(5)  # 7 steps of 3 inputs, 5 hidden units
     rnn, states = nn.RNN(3, 5), []
-    w_xh, w_hh, b = rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0 + rnn.bias_hh_l0
+    w_xh, w_hh, *b = rnn.parameters()  # PyTorch has two biases and adds them
     for x_t in x:
         # h_t = tanh(W_hh h_(t-1) + W_xh x_t + b)
-        h = torch.tanh(w_hh @ h + w_xh @ x_t + b)
+        h = torch.tanh(w_hh @ h + w_xh @ x_t + b[0] + b[1])
         states.append(h)
     lesson.check("4.1 the vanilla update by hand = nn.RNN", torch.stack(states), rnn(x)[0])
 
     lstm, h, c, states = nn.LSTM(3, 5), torch.zeros(5), torch.zeros(5), []
-    weights = torch.cat([lstm.weight_hh_l0, lstm.weight_ih_l0], dim=1)  # W acts on [h_(t-1), x_t]
-    w_i, w_f, w_c, w_o = weights.chunk(4)
-    b_i, b_f, b_c, b_o = (lstm.bias_ih_l0 + lstm.bias_hh_l0).chunk(4)
+    of_x, of_h, *b = lstm.parameters()
+    w_i, w_f, w_c, w_o = torch.cat([of_h, of_x], dim=1).chunk(4)  # W acts on [h_(t-1), x_t]
+    b_i, b_f, b_c, b_o = (b[0] + b[1]).chunk(4)
     for x_t in x:
         h_x = torch.cat([h, x_t])
         # f_t = sigmoid(W_f [h_(t-1), x_t] + b_f)   how much of the cell to keep
@@ -712,7 +716,7 @@ def show_gradients(lesson: Lesson) -> None:
     rnn, lstm, large = (cell(64, 64, batch_first=True) for cell in (nn.RNN, nn.LSTM, nn.RNN))
     open_forget_gate(lstm)
     with torch.no_grad():
-        large.weight_hh_l0 *= 4
+        dict(large.named_parameters())["weight_hh_l0"].mul_(4)
     left = []
     for name, network in (("RNN", rnn), ("LSTM", lstm), ("RNN with W_hh times 4", large)):
         x = torch.randn(1, 101, 64, requires_grad=True)
@@ -814,7 +818,7 @@ def show_writing(lesson: Lesson) -> None:
                  bits, by_frequency - 1, "<", full=True)
 
 
-def fastest(work: Callable[[], object], repeats: int = 5) -> float:
+def fastest(work: Callable[[], object], repeats: int = 10) -> float:
     """The shortest of several timings, in seconds: other programs can only make it longer."""
     times = []
     for _ in range(repeats):
@@ -841,9 +845,11 @@ def show_waiting(lesson: Lesson) -> None:
         for t in range(x.shape[1]):
             _, state = lstm(x[:, t : t + 1], state)
 
-    inputs = [torch.randn(1, n, 64) for n in sizes]
-    steps = [fastest(lambda x=x: one_by_one(x)) for x in inputs]
-    at_once = fastest(lambda: F.scaled_dot_product_attention(*inputs[-1:] * 3))
+    steps = []
+    for n in sizes:
+        x = torch.randn(1, n, 64)
+        steps.append(fastest(functools.partial(one_by_one, x)))
+    at_once = fastest(functools.partial(F.scaled_dot_product_attention, x, x, x))
     say(f"  512 positions: {1000 * steps[-1]:.1f} ms for an LSTM step by step, "
         f"{1000 * at_once:.1f} ms for attention")
     lesson.check("4.6 step by step takes longer than all at once, by the factor",
@@ -910,7 +916,7 @@ def hub_folder(name: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError
 
     repository, revision, listed, _ = PRETRAINED[name]
-    files = [*listed.split(), "model.safetensors"]
+    files, path = [*listed.split(), "model.safetensors"], ""
     cached = [hub.try_to_load_from_cache(repository, file, revision=revision) for file in files]
     if all(cached) and isinstance(cached[-1], str):
         return Path(cached[-1]).parent
@@ -999,7 +1005,7 @@ def show_cost(lesson: Lesson) -> None:
     sizes, seconds, megabytes = [256, 512, 1024, 2048], [], []
     for n in sizes:
         x = torch.randn(n, 64)
-        seconds.append(fastest(lambda x=x: attention(x, x, x)))
+        seconds.append(fastest(functools.partial(attention, x, x, x)))
         megabytes.append((x @ x.T).nbytes / 1e6)  # the scores
     for n, s, m in zip(sizes, seconds, megabytes, strict=True):
         say(f"  attention over {n:4} positions: {1000 * s:6.2f} ms, {m:5.2f} MB")
@@ -1012,17 +1018,18 @@ def show_block(lesson: Lesson, model: Any, ids: Tensor) -> None:
     """GPT-2's first block, from its own weights. GPT-2 puts Norm before each part, not after."""
     block, states = model.transformer.h[0], model(ids, output_hidden_states=True).hidden_states
 
-    def norm(x: Tensor, layer: Any) -> Tensor:
+    def norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
         # LayerNorm(x) = (x - mean) / sqrt(variance + eps) * weight + bias, for each position
         centred = x - x.mean(-1, keepdim=True)
         variance = centred.square().mean(-1, keepdim=True)
         return centred / (variance + layer.eps).sqrt() * layer.weight + layer.bias
 
-    def dense(x: Tensor, layer: Any) -> Tensor:
-        return x @ layer.weight + layer.bias
+    def dense(x: Tensor, layer: nn.Module) -> Tensor:
+        weight, bias = layer.parameters()
+        return x @ weight + bias
 
     def heads(x: Tensor) -> Tensor:  # [1, T, d] -> [1, heads, T, d_k]
-        return x.unflatten(-1, (model.config.n_head, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], model.config.n_head, -1).transpose(1, 2)
 
     x = states[0]  # [1, T, d]: token embeddings + positions
     q, k, v = dense(norm(x, block.ln_1), block.attn.c_attn).chunk(3, dim=-1)
@@ -1040,7 +1047,7 @@ def change_word(model: Any, ids: Tensor, place: int) -> float:
     """How far the logits before `place` move when the token there becomes another."""
     other = ids.clone()
     other[0, place] = ids[0, 1]
-    return (model(ids)[0] - model(other)[0])[0, :place].abs().max().item()
+    return float((model(ids)[0] - model(other)[0])[0, :place].abs().max())
 
 
 def token_losses(model: Any, ids: Tensor) -> Tensor:
@@ -1067,8 +1074,8 @@ def show_prediction(lesson: Lesson, tokenizer: Any, model: Any) -> None:
     for sentence in sentences:
         words = sentence.split()
         mixed = " ".join(words[i] for i in torch.randperm(len(words)))
-        losses = [token_losses(model, ids_of(text)).sum() for text in (sentence, mixed)]
-        likelier += int(losses[0] < losses[1])
+        as_is, shuffled_words = (token_losses(model, ids_of(s)).sum() for s in (sentence, mixed))
+        likelier += int(as_is < shuffled_words)
     lesson.check("5.5 sentences that are likelier than their words shuffled, %",
                  100 * likelier / len(sentences), 90, ">=")
 
