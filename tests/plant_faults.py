@@ -1,0 +1,205 @@
+"""Do the tests have teeth? Plant one fault at a time in a copy of the script and run them on it.
+
+    python tests/plant_faults.py           all faults; prints which were caught, and the score
+    python tests/plant_faults.py gate mask only those whose name has one of these words
+
+The copy lies in a temporary folder beside links to data/. A fault is caught when a test fails.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = "03_Deep_Learning_Models.py"
+FAULTS = {  # what a careless edit could do: the text before and after
+    "loss: optimizer.step() removed": (
+        "        optimizer.step()\n        schedule",
+        "        schedule",
+    ),
+    "loss: zero_grad() removed": ("        optimizer.zero_grad()\n", ""),
+    "loss: backward before clipping lost": (
+        "        nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n",
+        "",
+    ),
+    "loss: the rate never falls": ("        schedule.step()\n", ""),
+    "loss: NaN goes unnoticed": ("if not all(map(math.isfinite, numbers))", "if False"),
+    "train() mode forgotten": ("    model.train()\n", ""),
+    "eval() forgotten": ("    model.eval()\n    return", "    return"),
+    "batches no longer shuffled": (
+        "torch.randperm(len(x)).split(batch)",
+        "torch.arange(len(x)).split(batch)",
+    ),
+    "accuracy: wrong axis": ("predict(model, x).argmax(-1)", "predict(model, x).argmax(0)"),
+    "check: tolerance a thousand times larger": (
+        "tolerance * max(1.0",
+        "1000 * tolerance * max(1.0",
+    ),
+    "check: shapes not compared": ("if same_shape else math.inf", "if True else math.inf"),
+    "check: sign of a comparison": ('"<": difference < 0', '"<": difference > 0'),
+    "check: skipped rows pass": (
+        '"passed": None if skipped else passed',
+        '"passed": passed or skipped',
+    ),
+    "neuron: bias forgotten": ("strict=True)) + neuron.bias", "strict=True))"),
+    "backpropagation: sign": ("(1 - hidden**2)", "(1 + hidden**2)"),
+    "backpropagation: not divided by rows": ("F.one_hot(y, 3)) / len(x)", "F.one_hot(y, 3))"),
+    "SGD: uphill": ("w_sgd = w_sgd - rate * g", "w_sgd = w_sgd + rate * g"),
+    "Adam: no correction of the start": ("rate * (m / (1 - 0.9**t))", "rate * m"),
+    "softmax: wrong axis": (
+        "logits.exp().sum(1, keepdim=True)",
+        "logits.exp().sum(0, keepdim=True)",
+    ),
+    "MLP: a layer without activation": (
+        "nn.Linear(hidden, hidden), activation(),",
+        "nn.Linear(hidden, hidden), nn.Identity(),",
+    ),
+    "letters: standardised with the test rows": (
+        "(x - x[:16000].mean(0)) / x[:16000].std(0)",
+        "(x - x.mean(0)) / x.std(0)",
+    ),
+    "letters: test rows in training": (
+        "return x[:16000], y[:16000], x[16000:]",
+        "return x, y, x[16000:]",
+    ),
+    "MNIST: test on training digits": ("for train in (True, False)", "for train in (True, True)"),
+    "MNIST: damaged archives accepted": ("not check_integrity(str(raw / file), md5)", "False"),
+    "convolution: padding forgotten": ("F.pad(image, [padding] * 4)", "F.pad(image, [0] * 4)"),
+    "convolution: stride of the columns": ("j * stride : j * stride + k", "j : j + k"),
+    "pooling: sum for mean": ("regions.sum(-1) / 4", "regions.sum(-1)"),
+    "size: plus one forgotten": (
+        "formula.append((28 + 2 * padding - k) // stride + 1)",
+        "formula.append((28 + 2 * padding - k) // stride)",
+    ),
+    "shift: to the left": ("x.roll(pixels, dims=-1)", "x.roll(-pixels, dims=-1)"),
+    "RNN: tanh forgotten": (
+        "h = torch.tanh(w_hh @ h + w_xh @ x_t + b[0] + b[1])",
+        "h = w_hh @ h + w_xh @ x_t + b[0] + b[1]",
+    ),
+    "gates: forget and input swapped": ("w_i, w_f, w_c, w_o =", "w_f, w_i, w_c, w_o ="),
+    "gates: the wrong one opened": (".chunk(4)[1].fill_(3.0)", ".chunk(4)[0].fill_(3.0)"),
+    "cell: nothing added": ("c = f * c + i * c_new", "c = f * c"),
+    "recall: the answer is the last symbol": ("y[:, -1] = x[:, 0]", "y[:, -1] = x[:, -1]"),
+    "novel: targets not shifted": (
+        "yield piece[:, :-1], piece[:, 1:]",
+        "yield piece[:, :-1], piece[:, :-1]",
+    ),
+    "novel: the unseen tenth is seen": (
+        "return text[: len(text) * 9 // 10], text",
+        "return text, text",
+    ),
+    "attention: mask dropped": (
+        "scores = scores.masked_fill(future, -math.inf)",
+        "scores = scores + 0",
+    ),
+    "attention: mask off by one": (
+        "device=scores.device).triu(1)",
+        "device=scores.device).triu(2)",
+    ),
+    "attention: scale forgotten": (" / math.sqrt(k.shape[-1])", ""),
+    "attention: softmax over queries": (
+        "return scores.softmax(-1) @ v",
+        "return scores.softmax(-2) @ v",
+    ),
+    "block: residual forgotten": (
+        "    x = x + dense(inner, block.mlp.c_proj)",
+        "    x = dense(inner, block.mlp.c_proj)",
+    ),
+    "block: norm without its mean": ("centred = x - x.mean(-1, keepdim=True)", "centred = x"),
+    "GPT-2: predicts the token it sees": (
+        "model(ids).logits[0, :-1], ids[0, 1:], reduction",
+        "model(ids).logits[0, 1:], ids[0, 1:], reduction",
+    ),
+    "greedy: the least likely token": ("logits[:, -1:].argmax(-1)", "logits[:, -1:].argmin(-1)"),
+    "features: padding counted": ("(states * real).sum(1) / real.sum(1)", "states.mean(1)"),
+    "order: positions never put in": (
+        '("with positions", torch.arange(ids.shape[1], device=ids.device)[None], ">", 0.1)',
+        '("with positions", torch.zeros_like(ids), ">", 0.1)',
+    ),
+    "pretrained: gradients and dropout on": (
+        "model.eval().requires_grad_(False)",
+        "model.train().requires_grad_(False)",
+    ),
+    "pretrained: pickles accepted": ("    if unsafe or", "    if"),
+    "hub: fallback never taken": (
+        'if lesson.options.models == "hub":\n                raise',
+        "if True:\n                raise",
+    ),
+    "hub: timeout removed": ("    thread.join(seconds + 1)\n", "    thread.join()\n"),
+    "hub: any answer will do": ('"" if found.commit_hash and found.etag else', '"" if found else'),
+    "hub: revision not pinned": (
+        "hub.hf_hub_download(repository, file, revision=revision,",
+        "hub.hf_hub_download(repository, file,",
+    ),
+    "run: a failing demo stops the others": (
+        "    except Exception as error:  # the other demos go on",
+        "    except ArithmeticError as error:  # the other demos go on",
+    ),
+    "run: failures exit with 0": (
+        'return int(any(lesson.status == "failed" for lesson in lessons))',
+        "return 0",
+    ),
+    "run: the seed is forgotten": ("    torch.manual_seed(lesson.options.seed)\n", ""),
+    "run: no second try on the CPU": ('if lesson.device.type == "cpu" or not lacking:', "if True:"),
+    "report: written in place": (
+        "        write(part)\n        part.replace(file)",
+        "        write(file)",
+    ),
+    "picture: dark and bright swapped": (
+        "255 * (image - image.min())",
+        "255 * (image.max() - image)",
+    ),
+}
+
+
+def caught(before: str, after: str) -> bool:
+    """Whether some test fails on a copy of the script with this fault."""
+    text = (ROOT / SCRIPT).read_text(encoding="utf-8")
+    if text.count(before) != 1:
+        sys.exit(f"this text stands {text.count(before)} times in the script: {before!r}")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / SCRIPT
+        copy.write_text(text.replace(before, after), encoding="utf-8")
+        (copy.parent / "data").symlink_to(ROOT / "data")
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            str(ROOT / "tests"),
+            "--deselect",
+            "tests/test_project.py",
+        ]
+        done = subprocess.run(
+            command,
+            env={**os.environ, "LECTURE_SCRIPT": str(copy)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode == 1
+
+
+def main() -> None:
+    """Plant the faults and print the score."""
+    chosen = {
+        name: fault
+        for name, fault in FAULTS.items()
+        if not sys.argv[1:] or any(word in name for word in sys.argv[1:])
+    }
+    score = 0
+    for name, fault in chosen.items():
+        found = caught(*fault)
+        score += found
+        print(f"{'caught' if found else 'MISSED':7} {name}", flush=True)
+    print(f"{score} of {len(chosen)} faults caught")
+    sys.exit(score != len(chosen))
+
+
+if __name__ == "__main__":
+    main()
