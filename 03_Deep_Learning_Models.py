@@ -25,6 +25,7 @@ import argparse
 import csv
 import functools
 import importlib.metadata
+import io
 import json
 import math
 import os
@@ -1407,10 +1408,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--figures", type=Path, metavar="DIR",
                         help="where the pictures go (default: data/figures)")
     options = parser.parse_args(arguments)
+    if not 0 <= options.seed < 2**63:
+        parser.error("argument --seed: a whole number from 0 to 2^63 - 1")
     try:
         options.picked = pick_device(options.device)
-        torch.manual_seed(options.seed)
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:
         parser.error(first_line(error))
     for file in (options.json, options.figures and options.figures / "picture.png"):
         if file and (problem := why_unwritable(file)):
@@ -1437,35 +1439,49 @@ def run(options: argparse.Namespace, lessons: Sequence[Lesson]) -> int:
     return int(any(lesson.status == "failed" for lesson in lessons))
 
 
+def write_report(options: argparse.Namespace, lessons: Sequence[Lesson], seconds: float) -> bool:
+    """Write the --json report, if one was asked for; returns whether that went well."""
+    names = ("name", "status", "seconds", "metrics", "checks", "figures", "error")
+    report = {"versions": installed_versions(), "device": str(options.picked), "seed": options.seed,
+              "seconds": seconds,
+              "demos": [{name: getattr(lesson, name) for name in names} for lesson in lessons]}
+    try:
+        if options.json:
+            write_whole(options.json, lambda part: part.write_text(json.dumps(report, indent=1)))
+    except OSError as error:
+        say(f"\n{error}")
+        return False
+    return True
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The lecture; returns the exit status: 0 all shown, 1 not all, 130 or 143 interrupted."""
-    versions = installed_versions()
-    options = parse_arguments(arguments)
-    if hasattr(sys.stdout, "reconfigure"):
+    versions, options = installed_versions(), parse_arguments(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a letter shows ?
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "2")  # a download that stalls ends in 22 s
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
-    began, device = time.perf_counter(), options.picked
+    began, lessons = time.perf_counter(), [Lesson(name, options.picked, options) for name in DEMOS]
     why = "as asked" if options.device != "auto" else "the fastest that this machine has"
-    say(f"Deep learning, shown. Device: {device} ({why}); seed {options.seed}; "
-        + ", ".join(f"{name} {version}" for name, version in versions.items()), 4)
-    if not options.figures:
-        problem = why_unwritable(DATA / "figures" / "picture.png")
-        options.figures = None if problem else DATA / "figures"
-        say(f"No pictures: {problem}; name another place with --figures" if problem else "")
-    lessons = [Lesson(name, device, options) for name in DEMOS]
-    status = run(options, lessons)
-    seconds = time.perf_counter() - began
-    names = ("name", "status", "seconds", "metrics", "checks", "figures", "error")
-    report = {"versions": versions, "device": str(device), "seed": options.seed, "seconds": seconds,
-              "demos": [{name: getattr(lesson, name) for name in names} for lesson in lessons]}
-    if options.json:
-        write_whole(options.json, lambda part: part.write_text(json.dumps(report, indent=1)))
-    passed = sum(check["passed"] is True for lesson in lessons for check in lesson.checks)
-    say(f"\n{passed} proofs in {seconds:.0f} s. "
-        + " ".join(f"{lesson.name}: {lesson.status}." for lesson in lessons))
+    try:
+        say(f"Deep learning, shown. Device: {options.picked} ({why}); seed {options.seed}; "
+            + ", ".join(f"{name} {version}" for name, version in versions.items()))
+        if not options.figures:
+            options.figures = DATA / "figures"
+            if problem := why_unwritable(options.figures / "picture.png"):
+                options.figures = None
+                say(f"No pictures: {problem}; name another place with --figures")
+        status = run(options, lessons)
+        seconds = time.perf_counter() - began
+        status = status if write_report(options, lessons, seconds) else 1
+        passed = sum(check["passed"] is True for lesson in lessons for check in lesson.checks)
+        say(f"\n{passed} proofs in {seconds:.0f} s. "
+            + " ".join(f"{lesson.name}: {lesson.status}." for lesson in lessons))
+    except BrokenPipeError:  # whoever read this has seen enough, as in: ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status
 
 
