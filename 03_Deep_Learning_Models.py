@@ -494,7 +494,10 @@ def load_mnist(device: torch.device) -> list[Tensor]:
         problem = f"{raw / missing[0]} is missing and cannot be downloaded ({first_line(error)})"
         raise FileNotFoundError(f"{problem}; {restore}") from error
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(raw, Path(folder) / "MNIST" / "raw")
+        unpacked = Path(folder) / "MNIST" / "raw"
+        unpacked.mkdir(parents=True)
+        for file, _ in MNIST.resources:
+            shutil.copyfile(raw / file, unpacked / file)
         parts = [MNIST(folder, train=train, download=True) for train in (True, False)]
     # 0.1307 and 0.3081: mean and deviation of the training pixels, which lie between 0 and 1
     x, x_test = ((part.data[:, None].to(device) / 255 - 0.1307) / 0.3081 for part in parts)
