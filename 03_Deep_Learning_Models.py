@@ -500,7 +500,9 @@ def load_mnist(device: torch.device) -> list[Tensor]:
             shutil.copyfile(raw / file, unpacked / file)
         parts = [MNIST(folder, train=train, download=True) for train in (True, False)]
     # 0.1307 and 0.3081: mean and deviation of the training pixels, which lie between 0 and 1
-    x, x_test = ((part.data[:, None].to(device) / 255 - 0.1307) / 0.3081 for part in parts)
+    x, x_test = (part.data[:, None].to(device, torch.float32) for part in parts)
+    for images in (x, x_test):
+        images.div_(255).sub_(0.1307).div_(0.3081)
     return [x, parts[0].targets.to(device), x_test, parts[1].targets.to(device)]
 
 
@@ -569,7 +571,7 @@ def show_translation(lesson: Lesson, cnn: CNN, mlp: MLP, x: Tensor, y: Tensor) -
 
 def show_depth(lesson: Lesson, cnn: CNN, data: Sequence[Tensor]) -> None:
     """Each layer's output is easier to classify, with one linear layer, than the one before it."""
-    x, y, x_test, y_test = data[0][:12000], data[1][:12000], *data[2:]
+    x, y, x_test, y_test = data[0][:9000], data[1][:9000], data[2][:5000], data[3][:5000]
     right = []
     for stage in (nn.Identity(), cnn.block1, cnn.block2, cnn.dense):
         x, x_test = predict(stage, x), predict(stage, x_test)
