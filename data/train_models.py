@@ -600,27 +600,22 @@ def train_distilbert(args: argparse.Namespace, folder: Path) -> None:
     torch.manual_seed(args.seed)
     model = DistilBertForSequenceClassification(config).to(args.device)
     first_layers_of_bert(model, teacher.bert, kept)
-    theirs = AutoTokenizer.from_pretrained(args.teacher)
-    lengths = torch.tensor([float(len(text.split())) for text, _ in train])
-    words = " ".join(text for text, _ in train).split()
-
-    def varied(text: str) -> str:
-        """The text with a tenth of its words left out, and a tenth replaced by words of others."""
-        dice, strangers = torch.rand(200).tolist(), torch.randint(len(words), (200,)).tolist()
-        kept = zip(text.split()[:200], dice, strangers, strict=False)
-        return " ".join(words[i] if d < 0.2 else word for word, d, i in kept if d > 0.1) or text
+    reader = AutoTokenizer.from_pretrained(args.teacher)
+    theirs = reader(texts, truncation=True, max_length=64).input_ids
+    rows = tokenizer(texts, truncation=True, max_length=64).input_ids
+    words = torch.tensor([float(len(text.split())) for text, _ in train])
 
     def loss_of_step(step: int) -> Tensor:
-        # a longer phrase is taken more often; the teacher judges what became of it
-        chosen = torch.multinomial(lengths, 48, replacement=True).tolist()
-        chosen += torch.randint(len(train), len(texts), (16,)).tolist()
-        shown = [varied(texts[i]) if n % 2 else texts[i] for n, i in enumerate(chosen)]
-        ids, mask = padded(theirs(shown, truncation=True, max_length=64).input_ids)
+        # a longer phrase is taken more often
+        phrases = torch.multinomial(words, 48, replacement=len(train) < 48)
+        chosen = torch.cat([phrases, torch.randint(len(train), len(texts), (16,))])
+        ids, mask = padded([theirs[i] for i in chosen])
         with torch.inference_mode():
-            wanted = teacher(ids.to(args.device), attention_mask=mask.to(args.device)).logits
-        ids, mask = padded(tokenizer(shown, truncation=True, max_length=64).input_ids)
+            logits = teacher(ids.to(args.device), attention_mask=mask.to(args.device)).logits
+        wanted = logits.float().softmax(1).clone()
+        ids, mask = padded([rows[i] for i in chosen])
         logits = model(ids.to(args.device), attention_mask=mask.to(args.device)).logits
-        return F.mse_loss(logits.float(), wanted.float().clone())
+        return F.cross_entropy(logits.float(), wanted)
 
     fit(
         model,
