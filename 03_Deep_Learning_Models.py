@@ -23,6 +23,7 @@ seconds; CNN 99.33 to 99.43 % of MNIST's test digits, LSTM 100 % and RNN 12 % of
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import functools
 import importlib.metadata
@@ -104,7 +105,8 @@ def say(text: str = "", indent: int = 4) -> None:
     """Print text, wrapped to the terminal (100 columns at most); `indent` of a continued line."""
     width = max(20, min(100, shutil.get_terminal_size((100, 24)).columns))
     for line in text.split("\n"):
-        print(textwrap.fill(line, width, subsequent_indent=" " * indent), flush=True)
+        print(textwrap.fill(line, width, subsequent_indent=" " * indent, break_on_hyphens=False),
+              flush=True)
 
 
 def curve(values: Sequence[float]) -> str:
@@ -825,13 +827,15 @@ def show_writing(lesson: Lesson) -> None:
                  bits, by_frequency - 1, "<", full=True)
 
 
-def fastest(work: Callable[[], object], repeats: int = 10) -> float:
-    """The shortest of several timings, in seconds: other programs can only make it longer."""
-    times = []
+def fastest(work: Callable[[], object], repeats: int = 20) -> float:
+    """The shortest of several timings, in seconds, on one thread: others can only make it longer."""
+    times, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)
     for _ in range(repeats):
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
+    torch.set_num_threads(threads)
     return min(times)
 
 
@@ -889,29 +893,46 @@ PRETRAINED = {  # name: repository, revision, files beside the weights, folder i
 }
 
 
-@functools.lru_cache
-def hub_problem(seconds: float = 3.0) -> str:
-    """Why the model hub cannot be used; "" if it answers in time, as a model hub does.
+def patiently(work: Callable[[], Any], seconds: float, folder: Path) -> Any:
+    """What work() returns; ConnectionError if for so many seconds nothing came into the folder.
 
-    Asked once per run, and in a thread of its own, because looking up a name has no time limit.
+    In a thread of its own, because looking up a name, or trying again and again, has no time limit.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    repository, revision, *_ = PRETRAINED["GPT-2"]
-    answer = [f"no answer within {seconds:.0f} seconds"]
+    answers: list[Any] = []
 
     def ask() -> None:
         try:
-            url = hf_hub_url(repository, "model.safetensors", revision=revision)
-            found = get_hf_file_metadata(url, timeout=seconds)
-            answer[0] = "" if found.commit_hash and found.etag else "what answers is no model hub"
-        except Exception as error:  # whatever the network does, the embedded models are there
-            answer[0] = first_line(error)
+            answers.append(work())
+        except Exception as error:  # handed on to the caller
+            answers.append(error)
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds + 1)
-    return answer[0]
+    threading.Thread(target=ask, daemon=True).start()
+    size, since = -1, time.monotonic()
+    while not answers:
+        time.sleep(0.1)
+        with contextlib.suppress(OSError):  # a file may be renamed while it is counted
+            now = sum(file.stat().st_size for file in folder.glob("*.incomplete"))
+            size, since = now, since if now == size else time.monotonic()
+        if time.monotonic() - since > seconds:
+            raise ConnectionError(f"no answer within {seconds:.0f} seconds")
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers[0]
+
+
+@functools.lru_cache
+def hub_problem() -> str:
+    """Why the model hub cannot be used; "" if it answers as a model hub does. Asked once per run."""
+    import huggingface_hub as hub
+
+    repository, revision, *_ = PRETRAINED["GPT-2"]
+    url = hub.hf_hub_url(repository, "model.safetensors", revision=revision)
+    try:
+        found = patiently(functools.partial(hub.get_hf_file_metadata, url, timeout=3), 4, DATA)
+    except Exception as error:  # whatever the network does, the embedded models are there
+        return first_line(error)
+    good = found.commit_hash == revision and found.etag  # a captive portal has neither
+    return "" if good else "what answers is no model hub"
 
 
 def hub_folder(name: str) -> Path:
@@ -930,9 +951,12 @@ def hub_folder(name: str) -> Path:
     problem = "HF_HUB_OFFLINE is set" if hub.is_offline_mode() else hub_problem()
     if problem:
         raise ConnectionError(problem)
+    blobs = Path(hub.constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "blobs")
+    hub.constants.DOWNLOAD_CHUNK_SIZE = 2**20  # so that progress is seen on a slow line, too
+    fetch = functools.partial(hub.hf_hub_download, repository, revision=revision, etag_timeout=3)
     for file in files:
         try:
-            path = hub.hf_hub_download(repository, file, revision=revision, etag_timeout=3)
+            path = patiently(functools.partial(fetch, file), 20, blobs)
         except EntryNotFoundError:  # a file that this revision does not have
             if file == files[-1]:
                 raise
@@ -948,8 +972,10 @@ def load_folder(folder: Path, kind: str) -> tuple[Any, Any]:
 
     suffixes = (".py", ".bin", ".pt", ".pth", ".pkl")
     unsafe = [file.name for file in folder.iterdir() if file.suffix in suffixes]
-    if unsafe or "auto_map" in (folder / "config.json").read_text(encoding="utf-8"):
-        raise ValueError(f"{folder} is refused: it holds code or a pickle {unsafe or '(auto_map)'}")
+    unsafe += [f"auto_map in {file.name}" for file in folder.glob("*config.json")
+               if "auto_map" in file.read_text(encoding="utf-8")]
+    if unsafe:
+        raise ValueError(f"{folder} is refused: code or a pickle is in it: {', '.join(unsafe)}")
     transformers.utils.logging.disable_progress_bar()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = getattr(transformers, kind).from_pretrained(
@@ -1467,6 +1493,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a letter shows ?
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "2")  # a download that stalls ends in 22 s
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # whose downloads have no such limit
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
     began, lessons = time.perf_counter(), [Lesson(name, options.picked, options) for name in DEMOS]

@@ -122,16 +122,16 @@ FAULTS = {  # what a careless edit could do: the text before and after
         "model.eval().requires_grad_(False)",
         "model.train().requires_grad_(False)",
     ),
-    "pretrained: pickles accepted": ("    if unsafe or", "    if"),
+    "pretrained: pickles accepted": ("    if unsafe:", "    if False:"),
     "hub: fallback never taken": (
         'if lesson.options.models == "hub":\n                raise',
         "if True:\n                raise",
     ),
-    "hub: timeout removed": ("    thread.join(seconds + 1)\n", "    thread.join()\n"),
-    "hub: any answer will do": ('"" if found.commit_hash and found.etag else', '"" if found else'),
+    "hub: timeout removed": ("if time.monotonic() - since > seconds:", "if False:"),
+    "hub: any answer will do": ('return "" if good else', 'return "" if found else'),
     "hub: revision not pinned": (
-        "hub.hf_hub_download(repository, file, revision=revision,",
-        "hub.hf_hub_download(repository, file,",
+        "hub.hf_hub_download, repository, revision=revision,",
+        "hub.hf_hub_download, repository,",
     ),
     "run: a failing demo stops the others": (
         "    except Exception as error:  # the other demos go on",
