@@ -828,7 +828,7 @@ def show_writing(lesson: Lesson) -> None:
 
 
 def fastest(work: Callable[[], object], repeats: int = 20) -> float:
-    """The shortest of several timings, in seconds, on one thread: others can only make it longer."""
+    """The shortest of several timings, in seconds, on one thread: the rest is noise."""
     times, threads = [], torch.get_num_threads()
     torch.set_num_threads(1)
     for _ in range(repeats):
@@ -922,7 +922,7 @@ def patiently(work: Callable[[], Any], seconds: float, folder: Path) -> Any:
 
 @functools.lru_cache
 def hub_problem() -> str:
-    """Why the model hub cannot be used; "" if it answers as a model hub does. Asked once per run."""
+    """Why the model hub cannot be used; "" if it answers as one does. Asked once per run."""
     import huggingface_hub as hub
 
     repository, revision, *_ = PRETRAINED["GPT-2"]
