@@ -489,13 +489,15 @@ def load_mnist(device: torch.device) -> list[Tensor]:
         if (raw / file).exists() and not check_integrity(str(raw / file), md5):
             raise FileNotFoundError(f"{raw / file} is damaged; {restore}")
     missing = [file for file, _ in MNIST.resources if not (raw / file).exists()]
-    socket.setdefaulttimeout(10)  # seconds without a byte; without it a silent server is waited for
     try:
         if missing:
+            socket.setdefaulttimeout(10)  # seconds without a byte; else a silent server hangs us
             MNIST(str(DATA), download=True)
     except (RuntimeError, OSError) as error:
         problem = f"{raw / missing[0]} is missing and cannot be downloaded ({first_line(error)})"
         raise FileNotFoundError(f"{problem}; {restore}") from error
+    finally:
+        socket.setdefaulttimeout(None)
     with tempfile.TemporaryDirectory() as folder:
         unpacked = Path(folder) / "MNIST" / "raw"
         unpacked.mkdir(parents=True)
@@ -827,16 +829,17 @@ def show_writing(lesson: Lesson) -> None:
                  bits, by_frequency - 1, "<", full=True)
 
 
-def fastest(work: Callable[[], object], repeats: int = 20) -> float:
-    """The shortest of several timings, in seconds, on one thread: the rest is noise."""
-    times, threads = [], torch.get_num_threads()
+def processor_seconds(work: Callable[[], object]) -> float:
+    """Seconds of one processor core for work(): a mean that other programs hardly change."""
+    threads, runs = torch.get_num_threads(), 0
     torch.set_num_threads(1)
-    for _ in range(repeats):
-        began = time.perf_counter()
+    work()  # the first time is slower
+    began = time.thread_time()
+    while time.thread_time() - began < 0.1:
         work()
-        times.append(time.perf_counter() - began)
+        runs += 1
     torch.set_num_threads(threads)
-    return min(times)
+    return (time.thread_time() - began) / runs
 
 
 def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
@@ -859,8 +862,8 @@ def show_waiting(lesson: Lesson) -> None:
     steps = []
     for n in sizes:
         x = torch.randn(1, n, 64)
-        steps.append(fastest(functools.partial(one_by_one, x)))
-    at_once = fastest(functools.partial(F.scaled_dot_product_attention, x, x, x))
+        steps.append(processor_seconds(functools.partial(one_by_one, x)))
+    at_once = processor_seconds(functools.partial(F.scaled_dot_product_attention, x, x, x))
     say(f"  512 positions: {1000 * steps[-1]:.1f} ms for an LSTM step by step, "
         f"{1000 * at_once:.1f} ms for attention")
     lesson.check("4.6 step by step takes longer than all at once, by the factor",
@@ -1038,7 +1041,7 @@ def show_cost(lesson: Lesson) -> None:
     sizes, seconds, megabytes = [256, 512, 1024, 2048], [], []
     for n in sizes:
         x = torch.randn(n, 64)
-        seconds.append(fastest(functools.partial(attention, x, x, x)))
+        seconds.append(processor_seconds(functools.partial(attention, x, x, x)))
         megabytes.append((x @ x.T).nbytes / 1e6)  # the scores
     for n, s, m in zip(sizes, seconds, megabytes, strict=True):
         say(f"  attention over {n:4} positions: {1000 * s:6.2f} ms, {m:5.2f} MB")

@@ -172,7 +172,7 @@ def test_evaluation_switches_dropout_off_and_training_switches_it_on(lecture):
             seen.append(self.training)
             return super().forward(x)
 
-    x, y = toy()
+    x, y = toy(200)
     model = Spy(2, 2)
     lecture.predict(model, x)
     lecture.train(model, lecture.shuffled(x, y, 50), 1, 0.1, "toy")
