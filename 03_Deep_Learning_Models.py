@@ -211,7 +211,8 @@ def fast_products(device: torch.device) -> torch.autocast:
     if device.type == "cuda":
         able = torch.cuda.is_bf16_supported()
     else:
-        able = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        units = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # torch 2.9 cannot say
+        able = device.type == "cpu" and bool(units.get("amx_bf16"))
     return torch.autocast(device.type, torch.bfloat16, enabled=able)
 
 
