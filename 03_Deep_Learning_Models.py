@@ -1039,7 +1039,7 @@ def show_attention(lesson: Lesson) -> None:
 
 def show_cost(lesson: Lesson) -> None:
     """Every position looks at every other, so that twice the length costs four times as much."""
-    sizes, seconds, megabytes = [256, 512, 1024, 2048], [], []
+    sizes, seconds, megabytes = [128, 256, 512, 1024], [], []
     for n in sizes:
         x = torch.randn(n, 64)
         seconds.append(processor_seconds(functools.partial(attention, x, x, x)))
