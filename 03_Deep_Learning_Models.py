@@ -59,7 +59,8 @@ except ImportError as problem:
              "0.24, transformers 5.0 or newer. Install:  python -m pip install -r requirements.txt")
 
 NEEDED = {"python": "3.10", "torch": "2.9", "torchvision": "0.24", "transformers": "5.0"}
-DATA = Path(globals().get("__file__", "03_Deep_Learning_Models.py")).resolve().parent / "data"
+HERE = Path(globals().get("__file__", "03_Deep_Learning_Models.py")).resolve()
+DATA = HERE.parent / "data"
 
 
 def installed_versions() -> dict[str, str]:
@@ -99,6 +100,11 @@ def pick_device(wanted: str = "auto") -> torch.device:
 def first_line(error: BaseException) -> str:
     """What went wrong, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def number(value: float) -> str:
+    """A number as people write it: 9,847,040 or 1.779."""
+    return f"{value:,.0f}" if value == round(value, 0) else f"{value:.4g}"
 
 
 def say(text: str = "", indent: int = 4) -> None:
@@ -164,12 +170,12 @@ class Lesson:
             same_shape = left.shape == right.shape
             difference = (left - right).abs().max().item() if same_shape else math.inf
             passed = difference <= tolerance * max(1.0, right.abs().max().item())
-            shown = f"largest difference {difference:.1e}"
+            shown = f"largest difference {difference:.1g}"
         else:
             difference = (left - right).item()
             passed = {">": difference > 0, ">=": difference >= 0,
                       "<": difference < 0, "<=": difference <= 0}[relation]
-            shown = f"{left.item():.4g} {relation} {right.item():.4g}"
+            shown = f"{number(left.item())} {relation} {number(right.item())}"
         section, claim = claim.split(" ", 1)
         skipped = full and self.options.quick
         self.checks.append({"section": section, "claim": claim, "difference": difference,
@@ -329,26 +335,21 @@ def show_optimizers(lesson: Lesson) -> None:
 # %% 2. Multilayer perceptron (MLP)
 
 
-class MLP(nn.Module):
+class MLP(nn.Sequential):
     """inputs -> hidden -> hidden -> classes, y = f(Wx + b) in each hidden layer.
 
-    Lecture, section 2. x [B, ...] is flattened to [B, inputs]; returns logits [B, classes].
+    Lecture, section 2. x [B, ...] is flattened to [B, inputs]; returns logits [B, classes], which
+    softmax makes probabilities (F.cross_entropy does that itself).
     """
 
     def __init__(self, inputs: int, hidden: int, classes: int,
                  activation: type[nn.Module] = nn.ReLU) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
+        super().__init__(
             nn.Flatten(),
             nn.Linear(inputs, hidden), activation(),
             nn.Linear(hidden, hidden), activation(),
             nn.Linear(hidden, classes),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, classes]; softmax makes them probabilities, and the loss does that itself."""
-        logits: Tensor = self.layers(x)
-        return logits
 
 
 def linear_model(inputs: int, classes: int) -> nn.Sequential:
@@ -387,13 +388,13 @@ def show_outputs(lesson: Lesson) -> None:
 
 def show_layers(lesson: Lesson, mlp: MLP, without: MLP, x: Tensor) -> None:
     """How many weights full connection means, and why layers need a non-linearity between."""
-    linear = [layer for layer in mlp.layers if isinstance(layer, nn.Linear)]
+    linear = [layer for layer in mlp if isinstance(layer, nn.Linear)]
     # (inputs + 1) x outputs weights and biases for every layer
     formula = sum((layer.in_features + 1) * layer.out_features for layer in linear)
     lesson.check("2.1 parameters of the MLP = the sum of (inputs + 1) x outputs",
                  sum(p.numel() for p in mlp.parameters()), formula)
     # W3 (W2 (W1 x + b1) + b2) + b3 = (W3 W2 W1) x + (W3 (W2 b1 + b2) + b3): again one layer
-    first, second, third = (layer for layer in without.layers if isinstance(layer, nn.Linear))
+    first, second, third = (layer for layer in without if isinstance(layer, nn.Linear))
     weight = third.weight @ second.weight @ first.weight
     bias = third.weight @ (second.weight @ first.bias + second.bias) + third.bias
     lesson.check("2.2 an MLP without activations = one linear layer", F.linear(x, weight, bias),
@@ -443,9 +444,9 @@ def demo_mlp(lesson: Lesson) -> None:
         say(f"  {name}: {right[name]:.2f} % of 4,000 unseen letters right")
         lesson.score(model, name, "letters", right[name], "%", seconds)
     say(f"  the MLP's loss: {curve(losses)}")
-    lesson.check("1.4 the loss before training and ln(26 classes): apart by",
-                 abs(losses[0] - math.log(26)), 0.2, "<")
-    lesson.check("1.4 training lowers the loss: end, start", losses[-1], losses[0], "<")
+    lesson.check(f"1.4 the loss before training, {losses[0]:.3f}, is ln(26 classes), "
+                 f"{math.log(26):.3f}; apart by", abs(losses[0] - math.log(26)), 0.2, "<")
+    lesson.check("1.4 training lowers the loss: its end, its start", losses[-1], losses[0], "<")
     lesson.check("2.2 linear model on unseen letters, %", right["linear"], 77.5, "<=", full=True)
     lesson.check("2.2 MLP on unseen letters, %", right["MLP"], 97, ">=", full=True)
     show_layers(lesson, mlp, without, x_test)
@@ -616,21 +617,24 @@ def show_structure(lesson: Lesson, data: Sequence[Tensor]) -> None:
                    [x_test[0, 0], test[0, 0]], 2, 6)
 
 
-def show_features(lesson: Lesson, cnn: CNN, x: Tensor, y: Tensor) -> None:
-    """What the filters look for, what they find in a digit, and where the network is wrong."""
+def show_features(lesson: Lesson, start: Tensor, cnn: CNN, x: Tensor, y: Tensor) -> None:
+    """What the filters look for, what they find in a digit, and where the network is wrong.
+
+    start [16, 1, 5, 5]: the filters of block 1 before training.
+    """
     # the same input and output fully connected: (inputs + 1) x outputs
     dense = (28 * 28 + 1) * 16 * 28 * 28
-    lesson.check("3.5 parameters of the first convolution against a dense layer's",
+    lesson.check("3.5 parameters of the first convolution, of a dense layer in its place",
                  sum(p.numel() for p in cnn.block1.parameters()), dense, "<")
+    filters = next(cnn.block1.parameters()).detach().cpu()
     alike = []  # an edge is drawn by neighbouring weights that are alike; chance does not draw
-    for network in (CNN(), cnn):
-        filters = next(network.block1.parameters()).detach()[:, 0].cpu()  # [16, 5, 5]
-        pairs = torch.stack([filters[:, :, :-1].flatten(), filters[:, :, 1:].flatten()])
+    for weights in (filters - start, start):
+        pairs = torch.stack([weights[..., :-1].flatten(), weights[..., 1:].flatten()])
         alike.append(torch.corrcoef(pairs)[0, 1])
-    lesson.check("3.8 correlation of neighbouring weights in a filter: learned, untrained",
-                 alike[1], alike[0], ">", full=True)
+    lesson.check("3.8 correlation of neighbours in a filter: what training added, the random start",
+                 alike[0], alike[1], ">", full=True)
     maps = predict(cnn.block1, x[:1])
-    lesson.picture("cnn-filters", "the 16 filters that block 1 learned", filters, 8, 10)
+    lesson.picture("cnn-filters", "the 16 filters that block 1 learned", filters[:, 0], 8, 10)
     lesson.picture("cnn-block1", "where the filters of block 1 answer to a digit", maps[0], 8, 5)
     lesson.picture("cnn-block2", "the feature maps of block 2", predict(cnn.block2, maps)[0], 8, 8)
     guess = predict(cnn, x).argmax(1)
@@ -647,6 +651,7 @@ def demo_cnn(lesson: Lesson) -> None:
     say(f"  MNIST: 28 x 28 pixels of handwriting; which digit? {len(x):,} to train, "
         f"{len(x_test):,} to test")
     cnn, mlp = CNN(), MLP(784, 213, 10)  # as many parameters each
+    start = next(cnn.block1.parameters()).detach().clone()
     right, losses = {}, [0.0]
     for name, model, rate in (("linear", linear_model(784, 10), 0.005), ("MLP", mlp, 0.005),
                               ("CNN", cnn, 0.01)):
@@ -663,7 +668,7 @@ def demo_cnn(lesson: Lesson) -> None:
     show_translation(lesson, cnn, mlp, x_test, y_test)
     show_depth(lesson, cnn, data)
     show_structure(lesson, data)
-    show_features(lesson, cnn, x_test, y_test)
+    show_features(lesson, start, cnn, x_test, y_test)
 
 
 # %% 4. Recurrent neural networks (RNN) and LSTM
@@ -736,7 +741,7 @@ def show_gradients(lesson: Lesson) -> None:
     for name, network in (("RNN", rnn), ("LSTM", lstm), ("RNN with W_hh times 4", large)):
         x = torch.randn(1, 101, 64, requires_grad=True)
         (gradient,) = torch.autograd.grad(network(x)[0][0, -1].sum(), x, retain_graph=True)
-        sizes = gradient[0].norm(dim=1)  # [101]: how much each input matters to the last output
+        sizes = gradient[0].double().norm(dim=1)  # [101]: how much each input matters
         left.append(sizes[0] / sizes[-1])
         say(f"  {name}: the gradient 100 steps back is {left[-1]:.1e} of the gradient here")
     lesson.check("4.3 the RNN's gradient vanishes", left[0], 1e-6, "<")
@@ -830,8 +835,8 @@ def show_writing(lesson: Lesson) -> None:
     say(f"  Pride and Prejudice, character by character; loss {curve(losses)}")
     say(f"  It writes: {write(model, characters, 'Elizabeth ', 200)}")
     lesson.score(model, "LSTM", "novel", bits, "bits/character", seconds)
-    lesson.check("4.5 bits for a character of unseen pages: LSTM, guessing by frequency minus 1",
-                 bits, by_frequency - 1, "<", full=True)
+    lesson.check(f"4.5 bits for a character of unseen pages: {by_frequency:.2f} by frequency, "
+                 f"{bits:.2f} by the LSTM; saved", by_frequency - bits, 1, ">", full=True)
 
 
 def processor_seconds(work: Callable[[], object]) -> float:
@@ -871,10 +876,10 @@ def show_waiting(lesson: Lesson) -> None:
     at_once = processor_seconds(functools.partial(F.scaled_dot_product_attention, x, x, x))
     say(f"  512 positions: {1000 * steps[-1]:.1f} ms for an LSTM step by step, "
         f"{1000 * at_once:.1f} ms for attention")
-    lesson.check("4.6 step by step takes longer than all at once, by the factor",
-                 steps[-1] / at_once, 1, ">")
-    lesson.check("4.6 the LSTM's time grows with n to the power of: 1, within 0.5",
-                 abs(exponent(sizes, steps) - 1), 0.5, "<")
+    lesson.check("4.6 step by step takes longer, by the factor", steps[-1] / at_once, 1, ">")
+    power = exponent(sizes, steps)
+    lesson.check(f"4.6 the LSTM's time grows as n^{power:.2f}; from n^1 apart by", abs(power - 1),
+                 0.5, "<")
 
 
 def demo_lstm(lesson: Lesson) -> None:
@@ -998,14 +1003,17 @@ def load_pretrained(lesson: Lesson, name: str, kind: str) -> tuple[Any, Any]:
     With --models hub it must be the real one: ConnectionError if it cannot be had.
     """
     repository, *_, folder = PRETRAINED[name]
-    found, why = None, "as asked"
+    found, why, cached = None, "as asked", None
     if lesson.options.models != "embedded":
         try:
-            found, why = load_folder(hub_folder(name), kind), f"the real {repository}"
+            cached = hub_folder(name)
+            found, why = load_folder(cached, kind), f"the real {repository}"
         except Exception as error:  # no network, no space, a damaged file: the lesson goes on
+            again = f"; to download it again, delete {cached.parents[1]}" if cached else ""
+            problem = first_line(error) + again
             if lesson.options.models == "hub":
-                raise ConnectionError(f"no {name} from the hub: {first_line(error)}") from error
-            why = f"embedded, because the model hub cannot be used: {first_line(error)}"
+                raise ConnectionError(f"no {name} from the hub: {problem}") from error
+            why = f"embedded, because the model hub cannot be used: {problem}"
     tokenizer, model = found or load_folder(DATA / "models" / folder, kind)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     say(f"  {name if found else folder}, {millions:.1f} million parameters ({why})")
@@ -1051,8 +1059,9 @@ def show_cost(lesson: Lesson) -> None:
     for n, s, m in zip(sizes, seconds, megabytes, strict=True):
         say(f"  attention over {n:4} positions: {1000 * s:6.2f} ms, {m:5.2f} MB")
     for what, costs in (("time", seconds), ("memory", megabytes)):
-        lesson.check(f"5.12 attention's {what} grows with n to the power of: 2, within 0.5",
-                     abs(exponent(sizes, costs) - 2), 0.5, "<")
+        power = exponent(sizes, costs)
+        lesson.check(f"5.12 attention's {what} grows as n^{power:.2f}; from n^2 apart by",
+                     abs(power - 2), 0.5, "<")
 
 
 def show_block(lesson: Lesson, model: Any, ids: Tensor) -> None:
@@ -1236,13 +1245,14 @@ def sentences_of(text: str) -> list[str]:
 def show_order(lesson: Lesson, model: Any, ids: Tensor) -> None:
     """Attention alone has no order; the positions put it in."""
     order = torch.randperm(ids.shape[1], device=ids.device)
-    for name, positions, relation, bound in (
-        ("without positions", torch.zeros_like(ids), "<", 1e-3),
-        ("with positions", torch.arange(ids.shape[1], device=ids.device)[None], ">", 0.1),
+    places = torch.arange(ids.shape[1], device=ids.device)[None]  # [1, T]: 0, 1, 2 ...
+    for claim, positions, relation, bound in (
+        ("without positions, permuted words give permuted outputs", 0 * places, "<", 1e-3),
+        ("with positions, they do not", places, ">", 0.1),
     ):
         states = model.bert(ids, position_ids=positions).last_hidden_state
         permuted = model.bert(ids[:, order], position_ids=positions).last_hidden_state
-        lesson.check(f"5.3 {name}: outputs of permuted tokens against permuted outputs, apart by",
+        lesson.check(f"5.3 {claim}; apart by",
                      (states[:, order] - permuted).abs().max(), bound, relation)
 
 
@@ -1281,7 +1291,7 @@ def show_meaning(lesson: Lesson, tokenizer: Any, model: Any) -> None:
     for name, x in zip(("[CLS]", "mean"), features, strict=True):
         same, other = cosine(x[0::3], x[1::3]), cosine(x[0::3], x[2::3])  # [n]
         nearer = int((same > other).sum())
-        say(f"  {name} vectors: cosine {same.mean():.2f} to a paraphrase, {other.mean():.2f} to a "
+        say(f"  {name} vectors: cosine {same.mean():.3f} to a paraphrase, {other.mean():.3f} to a "
             f"stranger; {nearer} of {len(same)} nearer to the paraphrase", 4)
     lesson.check(f"5.9 of {len(PARAPHRASES)} sentences, by mean vectors nearer to a paraphrase",
                  nearer, 5, ">=")
@@ -1527,5 +1537,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+# %% 7. Start
+
 if __name__ == "__main__":
-    sys.exit(main())
+    if Path(sys.argv[0]).resolve() == HERE:
+        sys.exit(main())
+    main([])  # in a notebook, where the command line is the kernel's own

@@ -575,21 +575,56 @@ def first_layers_of_bert(
         block.ffn.lin2.load_state_dict({"weight": w2[:, strongest], "bias": b2})
 
 
+def crossed(phrases: list[str], n: int) -> list[str]:
+    """n texts from the beginning of one phrase and the end of another, longer phrases more often.
+
+    Nobody wrote them, but the teacher has an opinion of each: more to learn from.
+    """
+    words = [phrase.split() for phrase in phrases]
+    chosen = torch.multinomial(
+        torch.tensor([float(len(row)) for row in words]), 2 * n, replacement=True
+    ).view(n, 2)
+    cuts = torch.rand(n, 2)
+    texts = []
+    for (a, b), (end, start) in zip(chosen.tolist(), cuts.tolist(), strict=True):
+        head = words[a][: 1 + int(end * len(words[a]))]
+        texts.append(" ".join(head + words[b][int(start * len(words[b])) :]))
+    return texts
+
+
+@torch.inference_mode()
+def opinions(teacher: nn.Module, args: argparse.Namespace, texts: list[str]) -> Tensor:
+    """What the teacher thinks of each text: chances [n, 2]; kept in a file (minutes of work)."""
+    cache = args.work / "teacher-opinions.pt"
+    if not cache.exists():
+        reader, chances = AutoTokenizer.from_pretrained(args.teacher), torch.zeros(len(texts), 2)
+        rows = reader(texts, truncation=True, max_length=64).input_ids
+        for places, ids, mask in tqdm(list(batches(rows)), desc="opinions", disable=None):
+            with torch.autocast(args.device, torch.bfloat16):
+                out = teacher(ids.to(args.device), attention_mask=mask.to(args.device))
+            chances[places] = out.logits.float().softmax(1).cpu()
+        torch.save(chances, cache)
+    return torch.load(cache, weights_only=True)
+
+
 def train_distilbert(args: argparse.Namespace, folder: Path) -> None:
-    """Learn the fine-tuned teacher's opinion of reviews, and of plain sentences."""
+    """Learn the fine-tuned teacher's opinion of reviews, crossed reviews, and plain sentences."""
     teacher, (train, held) = fine_tuned_teacher(args), sst2(args.corpora)
+    torch.manual_seed(args.seed)
+    phrases = [text for text, _ in train]
     plain = [s for s in wordnet(args.wordnet) if 3 < len(s.split()) < 30] + [
         s for a, b, _ in stsb(args.corpora, "train") for s in (a, b)
     ]
-    texts = [text for text, _ in train] + plain
-    vocab, kept = small_vocabulary(args.teacher, [text for text, _ in train] * 3 + plain, 7200)
+    plain = [plain[i] for i in torch.randperm(len(plain))[:40000]]
+    texts = phrases + crossed(phrases, len(phrases) * 4 // 3) + plain
+    vocab, kept = small_vocabulary(args.teacher, phrases * 3 + plain, 5550)
     tokenizer = DistilBertTokenizer(vocab=vocab, model_max_length=POSITIONS)
     config = DistilBertConfig(
         vocab_size=len(vocab),
         dim=384,
-        n_layers=2,
+        n_layers=3,
         n_heads=12,
-        hidden_dim=512,
+        hidden_dim=384,
         dropout=0.1,
         attention_dropout=0.0,
         seq_classif_dropout=0.1,
@@ -597,25 +632,24 @@ def train_distilbert(args: argparse.Namespace, folder: Path) -> None:
         id2label={0: "NEGATIVE", 1: "POSITIVE"},
         label2id={"NEGATIVE": 0, "POSITIVE": 1},
     )
-    torch.manual_seed(args.seed)
     model = DistilBertForSequenceClassification(config).to(args.device)
     first_layers_of_bert(model, teacher.bert, kept)
-    reader = AutoTokenizer.from_pretrained(args.teacher)
-    theirs = reader(texts, truncation=True, max_length=64).input_ids
+    wanted = opinions(teacher, args, texts)
     rows = tokenizer(texts, truncation=True, max_length=64).input_ids
-    words = torch.tensor([float(len(text.split())) for text, _ in train])
+    lengths = torch.tensor([float(len(row)) for row in rows])
+    weights = lengths.clone()  # longer texts are taken more often, plain ones half as often
+    weights[-len(plain) :] *= 0.5
+    chunk: list[Tensor] = []
 
     def loss_of_step(step: int) -> Tensor:
-        # a longer phrase is taken more often
-        phrases = torch.multinomial(words, 48, replacement=len(train) < 48)
-        chosen = torch.cat([phrases, torch.randint(len(train), len(texts), (16,))])
-        ids, mask = padded([theirs[i] for i in chosen])
-        with torch.inference_mode():
-            logits = teacher(ids.to(args.device), attention_mask=mask.to(args.device)).logits
-        wanted = logits.float().softmax(1).clone()
+        if not chunk:  # 16 batches of texts of like length, in any order
+            some = torch.multinomial(weights, 16 * 64, replacement=len(texts) < 4096)
+            by_length = some[lengths[some].argsort()].view(16, 64)
+            chunk.extend(by_length[torch.randperm(16)])
+        chosen = chunk.pop()
         ids, mask = padded([rows[i] for i in chosen])
         logits = model(ids.to(args.device), attention_mask=mask.to(args.device)).logits
-        return F.cross_entropy(logits.float(), wanted)
+        return F.cross_entropy(logits.float(), wanted[chosen].to(args.device))
 
     fit(
         model,

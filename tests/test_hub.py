@@ -188,6 +188,10 @@ def test_a_download_that_goes_wrong_is_given_up_within_a_minute(runs, behaviour)
     assert_embedded(result, BROKEN[behaviour])
 
 
+def test_damaged_weights_that_stay_in_the_cache_are_said_to_be_deleted(runs):
+    assert re.search(r"delete \S+models--openai-community--gpt2\)", runs("wrong bytes").text)
+
+
 def test_a_download_that_is_cut_off_once_goes_on_where_it_was(runs):
     result = runs("cut off once")
     assert f"(the real {REAL})" in result.text and result.words

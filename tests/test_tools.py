@@ -77,7 +77,7 @@ def test_a_check_prints_its_row_its_claim_and_its_figure(lesson, capsys):
     lesson.check("3.1 this = that", 1.0, 1.0)
     lesson.check("3.6 this against that", 1.0, 2.0, ">")
     first, second = capsys.readouterr().out.splitlines()
-    assert " ".join(first.split()) == "ok 3.1 this = that: largest difference 0.0e+00"
+    assert " ".join(first.split()) == "ok 3.1 this = that: largest difference 0"
     assert " ".join(second.split()) == "FAILED 3.6 this against that: 1 > 2"
 
 
