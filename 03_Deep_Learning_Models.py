@@ -494,7 +494,7 @@ def load_mnist(device: torch.device) -> list[Tensor]:
     missing = [file for file, _ in MNIST.resources if not (raw / file).exists()]
     try:
         if missing:
-            socket.setdefaulttimeout(10)  # seconds without a byte; else a silent server hangs us
+            socket.setdefaulttimeout(5)  # seconds without a byte; else a silent server hangs us
             MNIST(str(DATA), download=True)
     except (RuntimeError, OSError) as error:
         problem = f"{raw / missing[0]} is missing and cannot be downloaded ({first_line(error)})"

@@ -58,15 +58,8 @@ def lesson(lecture, options):
 def quick(tmp_path_factory):
     """One whole quick run: the finished process, with its report and the folder of its pictures."""
     folder = tmp_path_factory.mktemp("quick")
-    done = run_script(
-        "--quick",
-        "--models",
-        "embedded",
-        "--json",
-        folder / "report.json",
-        "--figures",
-        folder / "figures",
-    )
+    paths = "--json", folder / "report.json", "--figures", folder / "figures"
+    done = run_script("--quick", "--models", "embedded", *paths)
     done.report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     done.figures = folder / "figures"
     return done

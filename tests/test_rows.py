@@ -1,5 +1,6 @@
 """The lecture's claims: every row is shown, and a proof fails when what it speaks of is broken."""
 
+import argparse
 import math
 
 import pytest
@@ -38,11 +39,31 @@ def only(lesson, row):
     return [check["passed"] for check in lesson.checks if check["section"] == row]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_lstm_remembers_and_the_rnn_forgets(lecture, lesson, seed):
-    torch.manual_seed(seed)
+@pytest.fixture(scope="module")
+def images(lecture):
+    """The demo of the images with its full training."""
+    options = argparse.Namespace(quick=False, figures=None, models="embedded", seed=0)
+    lesson = lecture.Lesson("cnn", torch.device("cpu"), options)
+    lecture.run_demo(lesson)
+    return lesson
+
+
+@pytest.mark.parametrize("row", ["1.5", "2.4", "3.4", "3.6", "3.7", "3.8", "6.1"])
+def test_a_row_about_images_that_needs_training_is_shown_by_it(images, row):
+    assert images.error is None
+    assert only(images, row) and all(only(images, row))
+
+
+def test_the_lstm_remembers_and_the_rnn_forgets(lecture, lesson):
     lecture.show_memory(lesson)
     assert only(lesson, "4.4") == [True, True]
+
+
+def test_the_lstm_foresees_characters_of_unseen_pages(lecture, lesson, capsys):
+    lecture.show_writing(lesson)
+    assert only(lesson, "4.5") == [True]
+    assert lesson.metrics["LSTM, novel (bits/character)"] < 2.0
+    assert "It writes: Elizabeth " in capsys.readouterr().out
 
 
 def test_a_closed_forget_gate_lets_the_gradient_vanish(lecture, lesson, monkeypatch):
@@ -63,14 +84,6 @@ def test_the_gate_that_is_opened_is_the_forget_gate(lecture):
 def test_more_rows_help_the_mlp_and_few_rows_are_learned_by_heart(lecture, lesson):
     lecture.show_data_hunger(lesson, lecture.load_letters(lesson.device))
     assert only(lesson, "1.6") == [True, True, True]
-
-
-def test_one_epoch_of_all_the_digits_reads_98_percent_of_the_unseen_ones(lecture):
-    torch.manual_seed(0)
-    x, y, x_test, y_test = lecture.load_mnist(torch.device("cpu"))
-    model = lecture.CNN().to(memory_format=torch.channels_last)
-    lecture.train(model, lecture.shuffled(x, y), 235, 0.01, "CNN")
-    assert lecture.accuracy(model, x_test, y_test) > 98.5
 
 
 def test_the_convolution_keeps_the_formula_of_its_size(lecture):
@@ -131,6 +144,11 @@ def test_a_guess_by_equal_chances_costs_log2_of_the_vocabulary(lecture):
     losses = lecture.token_losses(Even(), torch.arange(8)[None])
     assert losses.shape == (7,)
     assert losses.mean().item() == pytest.approx(math.log(50))
+
+
+def test_a_head_on_berts_features_learns_a_task(lecture, bert, lesson):
+    lecture.show_head(lesson, *bert)
+    assert only(lesson, "2.5") == [True]
 
 
 def test_mean_features_ignore_the_padding(lecture, bert):
