@@ -1105,16 +1105,16 @@ def token_losses(model: Any, ids: Tensor) -> Tensor:
     return F.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="none")
 
 
+def text_ids(tokenizer: Any, model: Any, text: str) -> Tensor:
+    """A text as GPT-2's tokens [1, T]; the first of them says that a text begins."""
+    ids = [tokenizer.eos_token_id, *tokenizer(text, verbose=False).input_ids]
+    return torch.tensor([ids], device=model.device)
+
+
 def show_prediction(lesson: Lesson, tokenizer: Any, model: Any) -> None:
     """GPT-2 predicts the next token; a sentence is likelier than its words in another order."""
-
-    def ids_of(text: str) -> Tensor:  # [1, T]; the first says where a text begins
-        ids = [tokenizer.eos_token_id, *tokenizer(text, verbose=False).input_ids]
-        return torch.tensor([ids], device=model.device)
-
-    _, unseen = load_novel()
-    sentences = [s for s in sentences_of(unseen) if 8 <= len(s.split()) <= 16][:30]
-    ids = ids_of(sentences[0])
+    sentences = [s for s in sentences_of(load_novel()[1]) if 8 <= len(s.split()) <= 16][:30]
+    ids = text_ids(tokenizer, model, sentences[0])
     # loss = -mean over t of log p(x_t | x_1 ... x_(t-1))
     chances = model(ids).logits[0, :-1].softmax(-1)  # [T - 1, vocabulary]
     by_hand = -sum(chances[t, x].log() for t, x in enumerate(ids[0, 1:])) / len(chances)
@@ -1124,14 +1124,17 @@ def show_prediction(lesson: Lesson, tokenizer: Any, model: Any) -> None:
     for sentence in sentences:
         words = sentence.split()
         mixed = " ".join(words[i] for i in torch.randperm(len(words)))
-        as_is, shuffled_words = (token_losses(model, ids_of(s)).sum() for s in (sentence, mixed))
+        as_is, shuffled_words = (token_losses(model, text_ids(tokenizer, model, s)).sum()
+                                 for s in (sentence, mixed))
         likelier += int(as_is < shuffled_words)
     lesson.check("5.5 sentences that are likelier than their words shuffled, %",
                  100 * likelier / len(sentences), 90, ">=")
 
-    # the pages that the LSTM was tested on; every token sees at least half a window before it
-    text, nats = unseen[: 2000 if lesson.options.quick else 20000], 0.0
-    ids, half = ids_of(text), min(model.config.n_positions, 512) // 2
+
+def show_unseen_pages(lesson: Lesson, tokenizer: Any, model: Any) -> None:
+    """The pages that the LSTM was tested on; every token sees at least half a window before it."""
+    text, nats = load_novel()[1][: 2000 if lesson.options.quick else 20000], 0.0
+    ids, half = text_ids(tokenizer, model, text), min(model.config.n_positions, 512) // 2
     for start in range(0, max(1, ids.shape[1] - half), half):
         losses = token_losses(model, ids[:, start : start + 2 * half])
         nats += losses[half - 1 if start else 0 :].sum().item()
@@ -1196,6 +1199,7 @@ def demo_gpt2(lesson: Lesson) -> None:
     lesson.check("5.4 GPT-2 sees the past only: another last word moves the logits before it by",
                  change_word(model, ids, -1), 0.0)
     show_prediction(lesson, tokenizer, model)
+    show_unseen_pages(lesson, tokenizer, model)
     prompt = tokenizer("Elizabeth looked at her sister, and", return_tensors="pt").to(lesson.device)
     show_choices(lesson, tokenizer, model, prompt)
     show_generation(lesson, tokenizer, model, prompt)

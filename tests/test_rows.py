@@ -130,7 +130,7 @@ def test_a_model_that_sees_the_future_is_found_out(lecture, gpt2, bert):
 
 def test_bits_of_the_unseen_pages_are_those_of_the_model_card(lecture, gpt2, lesson):
     lesson.options.quick = True
-    lecture.show_prediction(lesson, *gpt2)
+    lecture.show_unseen_pages(lesson, *gpt2)
     bits = lesson.metrics["GPT-2, novel (bits/character)"]
     assert 1.0 < bits < 1.5  # a wrong stride or a doubled window gives figures out of this range
 
