@@ -49,33 +49,19 @@ from typing import Any
 try:
     import torch
     import torch.nn.functional as F
-    from PIL import Image, ImageDraw
+    from PIL import ImageDraw
     from torch import Tensor, nn
     from torchvision.datasets import MNIST
     from torchvision.datasets.utils import check_integrity
+    from torchvision.transforms.functional import to_pil_image
+    from torchvision.utils import make_grid
     from tqdm import tqdm
 except ImportError as problem:
     sys.exit(f"{problem.name or problem} is missing; needed: Python 3.10, torch 2.9, torchvision "
              "0.24, transformers 5.0 or newer. Install:  python -m pip install -r requirements.txt")
 
-NEEDED = {"python": "3.10", "torch": "2.9", "torchvision": "0.24", "transformers": "5.0"}
 HERE = Path(globals().get("__file__", "03_Deep_Learning_Models.py")).resolve()
 DATA = HERE.parent / "data"
-
-
-def installed_versions() -> dict[str, str]:
-    """The versions of Python and the packages; ends the run (SystemExit) if one is too old."""
-    versions = {"python": platform.python_version()}
-    for name, least in NEEDED.items():
-        try:
-            versions[name] = versions.get(name) or importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "none"
-        found, needed = (re.findall(r"\d+", version)[:2] for version in (versions[name], least))
-        if [int(n) for n in found] < [int(n) for n in needed]:
-            sys.exit(f"{name} {least} or newer is needed, {versions[name]} is installed. "
-                     "Install it:  python -m pip install -r requirements.txt")
-    return versions
 
 
 def pick_device(wanted: str = "auto") -> torch.device:
@@ -195,17 +181,13 @@ class Lesson:
         """Save images, each [H, W] from its darkest to its brightest value, as one enlarged PNG."""
         if not self.options.figures:
             return
-        height, width = (scale * n for n in images[0].shape)
-        cell = (width + 4, height + (18 if captions else 4))
-        rows = math.ceil(len(images) / columns)
-        sheet = Image.new("RGB", (cell[0] * columns, cell[1] * rows), "#446")
-        for place, image in enumerate(images):
-            x, y = place % columns * cell[0] + 2, place // columns * cell[1] + 2
-            bright = 255 * (image - image.min()) / (image.max() - image.min()).clamp(min=1e-9)
-            pixels = Image.fromarray(bright.byte().cpu().numpy())
-            sheet.paste(pixels.resize((width, height), Image.Resampling.NEAREST), (x, y))
-            if captions:
-                ImageDraw.Draw(sheet).text((x + 1, y + height + 1), captions[place], fill="white")
+        tiles = F.interpolate(torch.stack([*images])[:, None].float().cpu(), scale_factor=scale)
+        sheet = to_pil_image(make_grid(tiles, columns, normalize=True, scale_each=True,
+                                       pad_value=0.4))  # 2 pixels around each tile
+        for place, caption in enumerate(captions):
+            row, column = divmod(place, columns)
+            corner = column * (tiles.shape[3] + 2) + 4, row * (tiles.shape[2] + 2) + 2
+            ImageDraw.Draw(sheet).text(corner, caption, fill="yellow")
         file = self.options.figures / f"{name}.png"
         write_whole(file, lambda part: sheet.save(part, format="PNG"))
         self.figures.append(str(file))
@@ -639,7 +621,7 @@ def show_features(lesson: Lesson, start: Tensor, cnn: CNN, x: Tensor, y: Tensor)
     lesson.picture("cnn-block2", "the feature maps of block 2", predict(cnn.block2, maps)[0], 8, 8)
     guess = predict(cnn, x).argmax(1)
     wrong = (guess != y).nonzero().flatten()[:40].tolist()
-    lesson.picture("cnn-mistakes", "mistakes: what it is > what the CNN said", x[wrong, 0], 10, 2,
+    lesson.picture("cnn-mistakes", "mistakes: what it is > what the CNN said", x[wrong, 0], 10, 3,
                    [f"{y[i].item()} > {guess[i].item()}" for i in wrong])
 
 
@@ -1433,6 +1415,24 @@ def run_demo(lesson: Lesson) -> None:
     finally:
         lesson.seconds = time.perf_counter() - began
     say(f"\n  {lesson.name}: {lesson.status}, {lesson.seconds:.1f} s")
+
+
+NEEDED = {"python": "3.10", "torch": "2.9", "torchvision": "0.24", "transformers": "5.0"}
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of Python and the packages; ends the run (SystemExit) if one is too old."""
+    versions = {"python": platform.python_version()}
+    for name, least in NEEDED.items():
+        try:
+            versions[name] = versions.get(name) or importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "none"
+        found, needed = (re.findall(r"\d+", version)[:2] for version in (versions[name], least))
+        if [int(n) for n in found] < [int(n) for n in needed]:
+            sys.exit(f"{name} {least} or newer is needed, {versions[name]} is installed. "
+                     "Install it:  python -m pip install -r requirements.txt")
+    return versions
 
 
 def why_unwritable(file: Path) -> str:

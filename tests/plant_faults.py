@@ -151,8 +151,8 @@ FAULTS = {  # what a careless edit could do: the text before and after
         "        write(file)",
     ),
     "picture: dark and bright swapped": (
-        "255 * (image - image.min())",
-        "255 * (image.max() - image)",
+        "tiles, columns, normalize=True,",
+        "-tiles, columns, normalize=True,",
     ),
 }
 
