@@ -81,6 +81,12 @@ def test_the_gate_that_is_opened_is_the_forget_gate(lecture):
     assert torch.equal(lstm.bias_hh_l0[kept], before[kept])
 
 
+def test_the_mlp_has_an_activation_after_each_hidden_layer(lecture):
+    mlp, x = lecture.MLP(3, 5, 2), torch.randn(4, 3)
+    first, second, third = (layer for layer in mlp if isinstance(layer, nn.Linear))
+    torch.testing.assert_close(mlp(x), third(torch.relu(second(torch.relu(first(x))))))
+
+
 def test_more_rows_help_the_mlp_and_few_rows_are_learned_by_heart(lecture, lesson):
     lecture.show_data_hunger(lesson, lecture.load_letters(lesson.device))
     assert only(lesson, "1.6") == [True, True, True]
