@@ -196,11 +196,9 @@ class Lesson:
 
 def fast_products(device: torch.device) -> torch.autocast:
     """Matrix products in bfloat16 where the hardware has units for them: training needs no more."""
-    if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported()
-    else:
-        units = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # torch 2.9 cannot say
-        able = device.type == "cpu" and bool(units.get("amx_bf16"))
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # torch 2.9 cannot say
+        able = bool(torch.cpu.get_capabilities().get("amx_bf16"))
     return torch.autocast(device.type, torch.bfloat16, enabled=able)
 
 
