@@ -720,14 +720,14 @@ def show_gradients(lesson: Lesson) -> None:
     left = []
     for name, network in (("RNN", rnn), ("LSTM", lstm), ("RNN with W_hh times 4", large)):
         x = torch.randn(1, 101, 64, requires_grad=True)
-        (gradient,) = torch.autograd.grad(network(x)[0][0, -1].sum(), x, retain_graph=True)
+        (gradient,) = torch.autograd.grad(network(x)[0][0, -1].sum(), x)
         sizes = gradient[0].double().norm(dim=1)  # [101]: how much each input matters
         left.append(sizes[0] / sizes[-1])
         say(f"  {name}: the gradient 100 steps back is {left[-1]:.1e} of the gradient here")
     lesson.check("4.3 the RNN's gradient vanishes", left[0], 1e-6, "<")
     lesson.check("4.3 the LSTM's survives while its forget gate is open", left[1], 1e-2, ">")
     lesson.check("4.3 too large a W_hh makes it explode", left[2], 1e2, ">")
-    network(x)[0][0, -1].sum().backward()
+    large(x)[0][0, -1].sum().backward()
     before = nn.utils.clip_grad_norm_(large.parameters(), max_norm=1.0)
     after = torch.cat([p.grad.flatten() for p in large.parameters() if p.grad is not None]).norm()
     lesson.check(f"4.3 clipping: a gradient of length {before:.0e} becomes one of 1", after, 1.0)
