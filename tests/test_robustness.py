@@ -136,7 +136,8 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are():
 @posix_only
 def test_a_full_disk_leaves_no_half_written_file_and_is_named(tmp_path):
     program = (
-        "import resource, runpy, sys, torchvision; resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900));"
+        "import resource, runpy, sys, torchvision;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900));"
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     done = subprocess.run(
