@@ -34,6 +34,17 @@ def run_script(*arguments, script=SCRIPT, timeout=300, **settings):
     )
 
 
+MEASURED = """
+import subprocess, sys
+status = subprocess.call(sys.argv[2:])
+if sys.platform != "win32":
+    import resource
+    with open(sys.argv[1], "w") as file:
+        print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=file)
+sys.exit(status)
+"""  # a command, with the peak of its memory in a file
+
+
 @pytest.fixture(scope="session")
 def lecture():
     spec = importlib.util.spec_from_file_location("lecture", SCRIPT)
@@ -59,7 +70,9 @@ def quick(tmp_path_factory):
     """One whole quick run: the finished process, with its report and the folder of its pictures."""
     folder = tmp_path_factory.mktemp("quick")
     paths = "--json", folder / "report.json", "--figures", folder / "figures"
-    done = run_script("--quick", "--models", "embedded", *paths)
+    command = sys.executable, SCRIPT, "--quick", "--models", "embedded", *paths
+    done = run_script(MEASURED, folder / "peak", *command, script="-c")
+    done.peak = folder / "peak"
     done.report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     done.figures = folder / "figures"
     return done

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import ROOT
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
+NAMES = ("gpt2-austen", "bert-mini", "distilbert-sst2-mini")
 WORDS = [
     "the",
     "old",
@@ -81,17 +83,28 @@ def train_models(folder, name, *more):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["gpt2-austen", "bert-mini", "distilbert-sst2-mini"])
-def test_a_model_trains_goes_on_from_its_checkpoint_loads_and_is_measured(folders, name):
-    assert f"{name}: step 1 of 1" in train_models(folders, name, "--steps", 1)
-    resumed = train_models(folders, name, "--steps", 2)
+@pytest.fixture(scope="module")
+def printed(folders):
+    """What a first training, a second that goes on, and a measurement print; three at a time."""
+
+    def play(name):
+        steps = (("--steps", 1), ("--steps", 2), ("--measure",))
+        return [train_models(folders, name, *more, "--threads", 1) for more in steps]
+
+    with ThreadPoolExecutor(len(NAMES)) as pool:
+        return dict(zip(NAMES, pool.map(play, NAMES), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_trains_goes_on_from_its_checkpoint_loads_and_is_measured(folders, printed, name):
+    first, resumed, figures = printed[name]
+    assert f"{name}: step 1 of 1" in first
     assert f"{name}: step 2 of 2" in resumed and f"{name}: step 1 " not in resumed
     model = AutoModel.from_pretrained(folders / "models" / name)
     assert model.config.model_type in name.replace("gpt2-austen", "gpt2")
     assert all(
         path.stat().st_mode & 0o044 == 0o044 for path in (folders / "models" / name).iterdir()
     )
-    figures = train_models(folders, name, "--measure")
     assert any(word in figures for word in ("bits a character", "Spearman", "accuracy"))
 
 
