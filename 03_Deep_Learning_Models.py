@@ -548,7 +548,7 @@ def show_translation(lesson: Lesson, cnn: CNN, mlp: MLP, x: Tensor, y: Tensor) -
         changes.append(((after - before).norm() / before.norm()).item())
     lesson.check("3.4 one pixel to the right: change of the pooled features, of the pixels",
                  changes[0], changes[1], "<", full=True)
-    say("  shifted to the right by      0      1      2      3      4 pixels   (accuracy, %)")
+    say(f"  {len(x):,} digits shifted by      0      1      2      3      4 pixels   (accuracy, %)")
     right = []
     for name, model in (("CNN", cnn), ("MLP of the same size", mlp)):
         right.append([accuracy(model, shifted(x, pixels), y) for pixels in range(5)])
@@ -645,7 +645,7 @@ def demo_cnn(lesson: Lesson) -> None:
     lesson.check("3.6 CNN on unseen digits, %", right["CNN"], 99.2, ">=", full=True)
     lesson.check("6.1 CNN and an MLP of the same size on the same digits, %", right["CNN"],
                  right["MLP"], ">", full=True)
-    show_translation(lesson, cnn, mlp, x_test, y_test)
+    show_translation(lesson, cnn, mlp, x_test[:5000], y_test[:5000])
     show_depth(lesson, cnn, data)
     show_structure(lesson, data)
     show_features(lesson, start, cnn, x_test, y_test)
@@ -806,7 +806,7 @@ def show_writing(lesson: Lesson) -> None:
     ids, test = (torch.tensor([characters.index(c) for c in text], device=lesson.device)
                  for text in (seen, unseen[:20001]))
     model = Recurrent(nn.LSTM, len(characters), hidden=256).to(lesson.device)
-    losses, seconds = train(model, excerpts(ids, 64, 32), lesson.steps(400), 0.02, "novel")
+    losses, seconds = train(model, excerpts(ids, 64, 32), lesson.steps(350), 0.02, "novel")
     logits = predict(model, test[:-1].view(-1, 500)).flatten(0, 1)
     # bits a character = mean of -log2 p(the character that came)
     bits = F.cross_entropy(logits, test[1:]).item() / math.log(2)
@@ -1296,7 +1296,7 @@ def show_meaning(lesson: Lesson, tokenizer: Any, model: Any) -> None:
 def show_head(lesson: Lesson, tokenizer: Any, model: Any) -> None:
     """A small MLP on BERT's features: is a paragraph, its quotation marks gone, speech or story?"""
     parts: list[Tensor] = []
-    for text, n in zip(load_novel(), (60, 40) if lesson.options.quick else (400, 200), strict=True):
+    for text, n in zip(load_novel(), (60, 40) if lesson.options.quick else (300, 150), strict=True):
         paragraphs = [p for p in re.split(r"\n+", text) if len(p) > 40]
         chosen = [paragraphs[i] for i in torch.randperm(len(paragraphs))[:n]]
         _, features = sentence_features(tokenizer, model, [p.replace('"', "") for p in chosen])
