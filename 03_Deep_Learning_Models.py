@@ -47,6 +47,7 @@ from pathlib import Path
 from typing import Any
 
 try:
+    import numpy
     import torch
     import torch.nn.functional as F
     from PIL import ImageDraw
@@ -90,7 +91,7 @@ def first_line(error: BaseException) -> str:
 
 def number(value: float) -> str:
     """A number as people write it: 9,847,040 or 1.779."""
-    return f"{value:,.0f}" if value == round(value, 0) else f"{value:.4g}"
+    return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
 
 
 def say(text: str = "", indent: int = 4) -> None:
@@ -488,9 +489,8 @@ def load_mnist(device: torch.device) -> list[Tensor]:
             shutil.copyfile(raw / file, unpacked / file)
         parts = [MNIST(folder, train=train, download=True) for train in (True, False)]
     # 0.1307 and 0.3081: mean and deviation of the training pixels, which lie between 0 and 1
-    x, x_test = (part.data[:, None].to(device, torch.float32) for part in parts)
-    for images in (x, x_test):
-        images.div_(255).sub_(0.1307).div_(0.3081)
+    x, x_test = (part.data[:, None].to(device, torch.float32).div_(255).sub_(0.1307).div_(0.3081)
+                 for part in parts)
     return [x, parts[0].targets.to(device), x_test, parts[1].targets.to(device)]
 
 
@@ -747,7 +747,7 @@ def show_memory(lesson: Lesson) -> None:
     """Which symbol came first, 100 symbols ago? The same size and training for both."""
     test = torch.randint(8, (2000, 100), device=lesson.device)
     say("  100 random symbols of 8 kinds: which came first? By chance, 12.5 % are right.")
-    right, steps = [], lesson.steps(300)
+    right, steps = [], lesson.steps(200)
     for name, cell in (("RNN", nn.RNN), ("LSTM", nn.LSTM)):
         model = Recurrent(cell, symbols=8, hidden=64).to(lesson.device)
         if isinstance(model.cell, nn.LSTM):
@@ -834,9 +834,8 @@ def processor_seconds(work: Callable[[], object]) -> float:
 
 def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
     """p of cost ~ n^p: the slope of the straight line through log(cost) over log(n)."""
-    x, y = torch.tensor(sizes).log(), torch.tensor(costs).log()
-    x, y = x - x.mean(), y - y.mean()
-    return ((x * y).sum() / (x * x).sum()).item()
+    slope, _ = numpy.polyfit(numpy.log(sizes), numpy.log(costs), deg=1)
+    return float(slope)
 
 
 @torch.no_grad()
@@ -1273,9 +1272,10 @@ def show_meaning(lesson: Lesson, tokenizer: Any, model: Any) -> None:
     nearer, cosine = 0, F.cosine_similarity
     features = sentence_features(tokenizer, model, sentences_of(" ".join(PARAPHRASES)))
     for name, x in zip(("[CLS]", "mean"), features, strict=True):
+        x = x - x.mean(0)  # what all sentences share tells nothing about one of them
         same, other = cosine(x[0::3], x[1::3]), cosine(x[0::3], x[2::3])  # [n]
         nearer = int((same > other).sum())
-        say(f"  {name} vectors: cosine {same.mean():.3f} to a paraphrase, {other.mean():.3f} to a "
+        say(f"  {name} vectors: cosine {same.mean():.2f} to a paraphrase, {other.mean():.2f} to a "
             f"stranger; {nearer} of {len(same)} nearer to the paraphrase", 4)
     lesson.check(f"5.9 of {len(PARAPHRASES)} sentences, by mean vectors nearer to a paraphrase",
                  nearer, 5, ">=")
@@ -1506,15 +1506,21 @@ def write_report(options: argparse.Namespace, lessons: Sequence[Lesson], seconds
     return True
 
 
+ENVIRONMENT = {  # where the user has set nothing else
+    "THP_MEM_ALLOC_ENABLE": "1",  # Linux: large pages of memory, with which the CNN is faster
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DOWNLOAD_TIMEOUT": "2",  # seconds; a download that stalls ends in 22
+    "HF_HUB_DISABLE_XET": "1",  # whose downloads have no such limit
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The lecture; returns the exit status: 0 all shown, 1 not all, 130 or 143 interrupted."""
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # Linux: large pages for the CNN
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     versions, options = installed_versions(), parse_arguments(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a letter shows ?
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "2")  # a download that stalls ends in 22 s
-    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # whose downloads have no such limit
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
     began, lessons = time.perf_counter(), [Lesson(name, options.picked, options) for name in DEMOS]

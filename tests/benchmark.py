@@ -102,13 +102,14 @@ def example_epochs(epochs, stop_at=101.0):
 
 
 def our_cnn(epochs, seed):
-    """The demo's CNN: seconds of training, and accuracy on the test digits."""
+    """The demo's CNN: seconds of training, seconds with the test pass, accuracy in percent."""
     x, y, x_test, y_test = lecture.load_mnist(torch.device("cpu"))
     torch.manual_seed(seed)
     model = lecture.CNN().to(memory_format=torch.channels_last)
     steps = epochs * 235
-    _, seconds = lecture.train(model, lecture.shuffled(x, y), steps, 0.01, "CNN")
-    return seconds, lecture.accuracy(model, x_test, y_test)
+    _, training = lecture.train(model, lecture.shuffled(x, y), steps, 0.01, "CNN")
+    testing, right = timed(lambda: lecture.accuracy(model, x_test, y_test))
+    return training, training + testing, right
 
 
 def whole_run(*arguments):
@@ -144,8 +145,8 @@ def bench_cnn():
         (99.2, 3, 14 * epoch[0][0], "<= 1/60"),
     ):
         runs = [our_cnn(epochs, seed) for seed in range(5)]
-        seconds = statistics.median(run[0] for run in runs)
-        mean = statistics.mean(run[1] for run in runs)
+        seconds = statistics.median(run[1] for run in runs)  # with the test pass, as theirs
+        mean = statistics.mean(run[2] for run in runs)
         name = f"CNN, {epochs} epochs, mean {mean:.2f} % (bar {bar})"
         line(name, f"{seconds:.1f} s", f"{theirs:.0f} s", seconds / theirs, ratio_bar)
 
@@ -157,7 +158,7 @@ def bench_arithmetic():
     ratios, speeds = [], []
     a = torch.randn(4096, 4096)
     for _ in range(3):
-        seconds, _ = our_cnn(1, 0)
+        seconds = our_cnn(1, 0)[0]
         ours = 60000 * (3 * forward - first) / seconds
         best = min(timed(lambda: a @ a)[0] for _ in range(5))
         speeds.append((ours / 1e9, 2 * 4096**3 / best / 1e9))

@@ -64,8 +64,7 @@ with open(report, "w") as file:
 
 def surroundings(url, home, **more):
     """The environment of a run that knows this hub and this cache only, with what main() sets."""
-    setting = r'os\.environ\.setdefault\("(HF_\w+)", "(\w+)"\)'
-    settings = dict(re.findall(setting, SCRIPT.read_text(encoding="utf-8")))
+    settings = dict(re.findall(r'"(HF_\w+)": "(\w+)"', SCRIPT.read_text(encoding="utf-8")))
     assert len(settings) >= 2
     return {
         "HF_ENDPOINT": url,
