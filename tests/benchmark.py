@@ -107,7 +107,7 @@ def our_cnn(epochs, seed):
     torch.manual_seed(seed)
     model = lecture.CNN().to(memory_format=torch.channels_last)
     steps = epochs * 235
-    _, training = lecture.train(model, lecture.shuffled(x, y), steps, 0.01, "CNN")
+    _, training = lecture.train(model, lecture.minibatches(x, y), steps, 0.01, "CNN")
     testing, right = timed(lambda: lecture.accuracy(model, x_test, y_test))
     return training, training + testing, right
 
@@ -182,7 +182,7 @@ def bench_mlp():
     for seed in range(3):
         torch.manual_seed(seed)
         model = lecture.MLP(16, 256, 26)
-        _, seconds = lecture.train(model, lecture.shuffled(x, y, 512), 20 * 32, 0.015, "MLP")
+        _, seconds = lecture.train(model, lecture.minibatches(x, y, 512), 20 * 32, 0.015, "MLP")
         mine = lecture.accuracy(model, x_test, y_test)
         other = MLPClassifier((256, 256), random_state=seed)
         spent, right = 0.0, 0.0

@@ -76,7 +76,7 @@ FAULTS = {  # what a careless edit could do: the text before and after
         "formula.append((28 + 2 * padding - k) // stride + 1)",
         "formula.append((28 + 2 * padding - k) // stride)",
     ),
-    "shift: to the left": ("x.roll(pixels, dims=-1)", "x.roll(-pixels, dims=-1)"),
+    "shift: to the left": ("F.pad(x, (pixels, -pixels)", "F.pad(x, (-pixels, pixels)"),
     "RNN: tanh forgotten": (
         "h = torch.tanh(w_hh @ h + w_xh @ x_t + b[0] + b[1])",
         "h = w_hh @ h + w_xh @ x_t + b[0] + b[1]",
@@ -118,8 +118,8 @@ FAULTS = {  # what a careless edit could do: the text before and after
     "greedy: the least likely token": ("logits[:, -1:].argmax(-1)", "logits[:, -1:].argmin(-1)"),
     "features: padding counted": ("(states * real).sum(1) / real.sum(1)", "states.mean(1)"),
     "order: positions never put in": (
-        '("with positions, they do not", places, ">", 0.1)',
-        '("with positions, they do not", 0 * places, ">", 0.1)',
+        '("with their positions, they do not", places, ">", 0.1)',
+        '("with their positions, they do not", 0 * places, ">", 0.1)',
     ),
     "pretrained: gradients and dropout on": (
         "model.eval().requires_grad_(False)",

@@ -58,6 +58,11 @@ def test_a_comparison_says_what_its_sign_says(lesson, relation, truth):
     assert tuple(check["passed"] for check in lesson.checks) == truth
 
 
+def test_plain_numbers_are_compared_in_double_precision(lesson):
+    lesson.check("0.0 a claim", 1 + 1e-12, 1, ">")
+    assert verdict(lesson) is True
+
+
 def test_not_a_number_passes_no_comparison(lesson):
     for relation in (">", ">=", "<", "<="):
         lesson.check("0.0 a claim", math.nan, 2, relation)
@@ -90,7 +95,7 @@ def toy(n=400):
 def test_training_lowers_the_loss_and_finds_the_rule(lecture):
     x, y = toy()
     model = nn.Linear(2, 2)
-    losses, seconds = lecture.train(model, lecture.shuffled(x, y, 50), 60, 0.1, "toy")
+    losses, seconds = lecture.train(model, lecture.minibatches(x, y, 50), 60, 0.1, "toy")
     assert len(losses) == 60
     assert losses[-1] < 0.3 < losses[0]
     assert lecture.accuracy(model, *toy()) > 95
@@ -101,7 +106,7 @@ def test_training_changes_every_parameter_and_leaves_nothing_else_behind(lecture
     x, y = toy()
     model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
     before = [p.clone() for p in model.parameters()]
-    lecture.train(model, lecture.shuffled(x, y, 50), 3, 0.1, "toy")
+    lecture.train(model, lecture.minibatches(x, y, 50), 3, 0.1, "toy")
     assert all((old != new).any() for old, new in zip(before, model.parameters(), strict=True))
 
 
@@ -149,14 +154,14 @@ def test_the_rate_rises_first_and_ends_near_zero(lecture, monkeypatch):
         lambda self, *a, **k: (rates.append(self.param_groups[0]["lr"]), step(self, *a, **k))[1],
     )
     x, y = toy()
-    lecture.train(nn.Linear(2, 2), lecture.shuffled(x, y, 50), 40, 0.1, "toy")
+    lecture.train(nn.Linear(2, 2), lecture.minibatches(x, y, 50), 40, 0.1, "toy")
     assert max(rates) == pytest.approx(0.1, rel=0.05)
     assert rates[0] < 0.01 and rates[-1] < 0.001
 
 
 def test_every_row_comes_once_a_round_in_a_new_order_each_time(lecture):
     x = torch.arange(10)
-    batches = lecture.shuffled(x, 2 * x, 3)
+    batches = lecture.minibatches(x, 2 * x, 3)
     rounds = [[next(batches) for _ in range(4)] for _ in range(2)]
     orders = [torch.cat([b[0] for b in part]).tolist() for part in rounds]
     assert all(sorted(order) == list(range(10)) for order in orders)
@@ -175,7 +180,7 @@ def test_evaluation_switches_dropout_off_and_training_switches_it_on(lecture):
     x, y = toy(200)
     model = Spy(2, 2)
     lecture.predict(model, x)
-    lecture.train(model, lecture.shuffled(x, y, 50), 1, 0.1, "toy")
+    lecture.train(model, lecture.minibatches(x, y, 50), 1, 0.1, "toy")
     lecture.accuracy(model, x, y)
     assert seen == [False, True, False]
 
