@@ -101,13 +101,13 @@ def example_epochs(epochs, stop_at=101.0):
     return found
 
 
-def our_cnn(epochs, seed):
+def our_cnn(epochs, seed, rate):
     """The demo's CNN: seconds of training, seconds with the test pass, accuracy in percent."""
     x, y, x_test, y_test = lecture.load_mnist(torch.device("cpu"))
     torch.manual_seed(seed)
     model = lecture.CNN().to(memory_format=torch.channels_last)
     steps = epochs * 235
-    _, training = lecture.train(model, lecture.minibatches(x, y), steps, 0.01, "CNN")
+    _, training = lecture.train(model, lecture.minibatches(x, y), steps, rate, "CNN")
     testing, right = timed(lambda: lecture.accuracy(model, x_test, y_test))
     return training, training + testing, right
 
@@ -140,11 +140,11 @@ def bench_run():
 def bench_cnn():
     """Time to 99.0 % and to 99.2 %, means over five seeds, against the example's epochs."""
     epoch = example_epochs(6, stop_at=99.0)
-    for bar, epochs, theirs, ratio_bar in (
-        (99.0, 1, epoch[-1][0], "<= 1/40"),
-        (99.2, 3, 14 * epoch[0][0], "<= 1/60"),
+    for bar, epochs, rate, theirs, ratio_bar in (
+        (99.0, 1, 0.01, epoch[-1][0], "<= 1/40"),
+        (99.2, 3, 0.006, 14 * epoch[0][0], "<= 1/60"),  # as the demo trains it
     ):
-        runs = [our_cnn(epochs, seed) for seed in range(5)]
+        runs = [our_cnn(epochs, seed, rate) for seed in range(5)]
         seconds = statistics.median(run[1] for run in runs)  # with the test pass, as theirs
         mean = statistics.mean(run[2] for run in runs)
         name = f"CNN, {epochs} epochs, mean {mean:.2f} % (bar {bar})"
@@ -153,12 +153,12 @@ def bench_cnn():
 
 def bench_arithmetic():
     """Multiplications and additions of the CNN's training a second, against a matrix product."""
-    forward = 2 * (28 * 28 * 16 * 25 + 14 * 14 * 32 * 16 * 25 + 1568 * 128 + 128 * 10)
-    first = 2 * 28 * 28 * 16 * 25  # no gradient of the pixels is computed
+    forward = 2 * (24 * 24 * 16 * 25 + 8 * 8 * 64 * 16 * 25 + 1024 * 128 + 128 * 10)
+    first = 2 * 24 * 24 * 16 * 25  # no gradient of the pixels is computed
     ratios, speeds = [], []
     a = torch.randn(4096, 4096)
     for _ in range(3):
-        seconds = our_cnn(1, 0)[0]
+        seconds = our_cnn(1, 0, 0.006)[0]
         ours = 60000 * (3 * forward - first) / seconds
         best = min(timed(lambda: a @ a)[0] for _ in range(5))
         speeds.append((ours / 1e9, 2 * 4096**3 / best / 1e9))
