@@ -62,6 +62,8 @@ try:
 except ImportError as problem:
     sys.exit(f"{problem.name or problem} is missing; needed: Python 3.10, torch 2.9, torchvision "
              "0.24, transformers 5.0 or newer. Install:  python -m pip install -r requirements.txt")
+except KeyboardInterrupt:  # importing takes seconds
+    sys.exit(130)
 
 HERE = Path(globals().get("__file__", "03_Deep_Learning_Models.py")).resolve()
 DATA = HERE.parent / "data"
@@ -116,6 +118,7 @@ def curve(values: Sequence[float]) -> str:
 
 def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that it is either whole or absent: under another name first, then renamed."""
+    file = file.resolve()  # a link stays one
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
@@ -168,7 +171,8 @@ class Lesson:
             shown = f"{number(left.item())} {relation} {number(right.item())}"
         section, claim = claim.split(" ", 1)
         skipped = full and self.options.quick
-        self.checks.append({"section": section, "claim": claim, "difference": difference,
+        self.checks.append({"section": section, "claim": claim,
+                            "difference": difference if math.isfinite(difference) else None,
                             "passed": None if skipped else passed})
         verdict = "skipped" if skipped else "ok" if passed else "FAILED"
         say(f"  {verdict:7} {section:>4}  {claim}: {shown}", 16)
@@ -1274,7 +1278,7 @@ def patiently(work: Callable[[], Any], seconds: float, folder: Path) -> Any:
 
 @functools.lru_cache
 def hub_problem() -> str:
-    """Why the model hub cannot be used; "" if it answers as one does. Asked once per run."""
+    """Why the model hub cannot be used; "" if it answers as one does. Asked once."""
     import huggingface_hub as hub
 
     repository, revision, *_ = PRETRAINED["GPT-2"]
@@ -1451,8 +1455,8 @@ def installed_versions() -> dict[str, str]:
 def why_unwritable(file: Path) -> str:
     """Why a file cannot be written there; "" if it can."""
     try:
-        if file.is_dir():
-            return f"{file} is a folder"
+        if file.exists() and not file.is_file():
+            return f"{file} is a folder" if file.is_dir() else f"{file} is no regular file"
         file.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=file.parent).close()
     except OSError as error:

@@ -63,6 +63,22 @@ def test_plain_numbers_are_compared_in_double_precision(lesson):
     assert verdict(lesson) is True
 
 
+def test_what_is_no_number_is_null_in_the_report(lesson):
+    lesson.check("0.0 a claim", math.nan, 2)
+    lesson.check("0.0 a claim", torch.ones(3), torch.ones(2))
+    assert [check["difference"] for check in lesson.checks] == [None, None]
+    assert verdict(lesson) is False
+
+
+def test_a_file_is_written_through_a_link(lecture, tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    lecture.write_whole(link, lambda part: part.write_text("new"))
+    assert link.is_symlink() and target.read_text() == "new"
+    assert "no regular file" in lecture.why_unwritable(type(target)("/dev/null"))
+
+
 def test_not_a_number_passes_no_comparison(lesson):
     for relation in (">", ">=", "<", "<="):
         lesson.check("0.0 a claim", math.nan, 2, relation)
