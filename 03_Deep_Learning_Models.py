@@ -38,18 +38,20 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import sys
 import tempfile
 import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 try:
-    import numpy
     import torch
     import torch.nn.functional as F
     from PIL import ImageDraw
@@ -59,6 +61,8 @@ try:
     from torchvision.transforms.functional import to_pil_image
     from torchvision.utils import make_grid
     from tqdm import tqdm
+
+    importlib.metadata.version("transformers")  # imported only where it is used: it takes long
 except ImportError as problem:
     sys.exit(f"{problem.name or problem} is missing; needed: Python 3.10, torch 2.9, torchvision "
              "0.24, transformers 5.0 or newer. Install:  python -m pip install -r requirements.txt")
@@ -75,17 +79,17 @@ def pick_device(wanted: str = "auto") -> torch.device:
     Raises ValueError, with what there is, if the wanted one is absent or broken.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    present = {"cuda": cuda, "mps": mps, "cpu": True}
+    present = [name for name, there in (("cuda", cuda), ("mps", mps), ("cpu", True)) if there]
     problem = "not present"
-    for name in present if wanted == "auto" else [wanted]:
-        try:
-            if present[name]:
+    for name in present:
+        if wanted in ("auto", name):
+            try:
                 torch.ones(2, 2, device=name).mm(torch.ones(2, 2, device=name)).sum().item()
                 return torch.device(name)
-        except RuntimeError as error:  # a driver that is too old, a GPU that another program holds
-            problem = first_line(error)
-    there = " ".join(name for name, yes in present.items() if yes and name != wanted)
-    raise ValueError(f"device {wanted}: {problem}; this machine has: {there}")
+            except RuntimeError as error:  # a driver too old, a GPU that another program holds
+                problem = first_line(error)
+    others = " ".join(name for name in present if name != wanted)
+    raise ValueError(f"device {wanted}: {problem}; this machine has: {others}")
 
 
 def first_line(error: BaseException) -> str:
@@ -143,7 +147,7 @@ class Lesson:
     checks: list[dict[str, Any]] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)
     error: str | None = None
-    scores: list[tuple[str, str, int, float, str]] = field(default_factory=list)
+    table: list[str] = field(default_factory=list)
 
     def steps(self, full: int) -> int:
         """How many training steps to take: the full number, or 10 with --quick."""
@@ -181,8 +185,9 @@ class Lesson:
               seconds: float = 0.0) -> None:
         """Note a line of the final table; no seconds: the model was trained before this run."""
         self.metrics[f"{what}, {data} ({unit})"] = value
-        parameters = sum(p.numel() for p in model.parameters())
-        self.scores.append((data, what, parameters, seconds, f"{value:.2f} {unit}"))
+        size = sum(p.numel() for p in model.parameters())
+        trained = f"{seconds:.1f} s" if seconds else "beforehand"
+        self.table.append(f"  {data:20} {what:24} {size:10,} {trained:>12}   {value:.2f} {unit}")
 
     def picture(self, name: str, title: str, images: Sequence[Tensor] | Tensor, columns: int,
                 scale: int, captions: Sequence[str] = ()) -> None:
@@ -397,24 +402,22 @@ def show_data_hunger(lesson: Lesson, data: Sequence[Tensor]) -> None:
     """A model learns a few rows by heart; with many, the deep one leaves the linear one behind."""
     x, y, x_test, y_test = data
     say("  rows     linear: train   test     MLP: train   test   (accuracy, %)")
-    gaps, tests = [], []
+    right: list[list[float]] = []
     for rows in (250, 1000, 4000, 16000):
-        line = []
+        right.append([])
         for model, rate in ((linear_model(16, 26), 0.05), (MLP(16, 256, 26), 0.01)):
             model.to(x.device)
             train(model, minibatches(x[:rows], y[:rows]), lesson.steps(150), rate, f"{rows} rows")
-            line += [accuracy(model, x[:rows], y[:rows]), accuracy(model, x_test, y_test)]
-        say("  {:6,}           {:5.1f}  {:5.1f}         {:5.1f}  {:5.1f}".format(rows, *line))
-        gaps.append(line[2] - line[3])
-        tests.append((line[1], line[3]))
-    gains = [after[1] - before[1] for before, after in zip(tests, tests[1:], strict=False)]
-    leads = [deep - linear for linear, deep in tests]
+            right[-1] += [accuracy(model, x[:rows], y[:rows]), accuracy(model, x_test, y_test)]
+        say("  {:6,}           {:5.1f}  {:5.1f}         {:5.1f}  {:5.1f}".format(rows, *right[-1]))
+    gain = min(more[3] - fewer[3] for fewer, more in pairwise(right))
     lesson.check("1.6 four times the rows help the MLP each time; the smallest gain, points",
-                 min(gains), 0, ">", full=True)
+                 gain, 0, ">", full=True)
+    few, *_, many = right
     lesson.check("1.6 overfitting: train minus test of the MLP is more with 250 rows than with "
-                 "16,000, points", gaps[0], gaps[-1], ">", full=True)
+                 "16,000, points", few[2] - few[3], many[2] - many[3], ">", full=True)
     lesson.check("1.6 the MLP's lead over the linear model is more with 16,000 rows than with 250, "
-                 "points", leads[-1], leads[0], ">", full=True)
+                 "points", many[3] - many[1], few[3] - few[1], ">", full=True)
 
 
 def demo_mlp(lesson: Lesson) -> None:
@@ -474,30 +477,28 @@ class CNN(nn.Module):
 def load_mnist(device: torch.device) -> list[Tensor]:
     """MNIST (LeCun and Cortes 1998): x [60000, 1, 28, 28], y [60000], and x, y of 10,000 tests.
 
-    torchvision checks and unpacks the archives of data/MNIST/raw/, in a temporary folder: data/ may
-    be read-only, and two runs never meet. A missing archive is downloaded into data/.
-    Raises FileNotFoundError, with the file's name, if one is damaged or cannot be had.
+    torchvision checks and unpacks the archives of data/MNIST/raw/, in a temporary folder, because
+    data/ may be read-only. It downloads an archive that is missing or damaged.
+    Raises FileNotFoundError, with the archive's name, if that does not succeed.
     """
-    raw, restore = DATA / "MNIST" / "raw", "restore it:  git checkout data/MNIST/raw"
-    for file, md5 in MNIST.resources:
-        if (raw / file).exists() and not check_integrity(str(raw / file), md5):
-            raise FileNotFoundError(f"{raw / file} is damaged; {restore}")
-    missing = [file for file, _ in MNIST.resources if not (raw / file).exists()]
-    try:
-        if missing:
-            socket.setdefaulttimeout(5)  # seconds without a byte; else a silent server hangs us
-            MNIST(str(DATA), download=True)
-    except (RuntimeError, OSError) as error:
-        problem = f"{raw / missing[0]} is missing and cannot be downloaded ({first_line(error)})"
-        raise FileNotFoundError(f"{problem}; {restore}") from error
-    finally:
-        socket.setdefaulttimeout(None)
+    raw = DATA / "MNIST" / "raw"
+    bad = [raw / file for file, md5 in MNIST.resources if not check_integrity(raw / file, md5)]
     with tempfile.TemporaryDirectory() as folder:
         unpacked = Path(folder) / "MNIST" / "raw"
         unpacked.mkdir(parents=True)
-        for file, _ in MNIST.resources:
-            shutil.copyfile(raw / file, unpacked / file)
-        parts = [MNIST(folder, train=train, download=True) for train in (True, False)]
+        for archive in raw.glob("*.gz"):
+            shutil.copy(archive, unpacked)
+        socket.setdefaulttimeout(5)  # seconds without a byte; else a silent server hangs us
+        try:
+            parts = [MNIST(folder, train=train, download=True) for train in (True, False)]
+        except (RuntimeError, OSError) as error:
+            if not bad:
+                raise
+            why = f"is missing or damaged, and cannot be downloaded ({first_line(error)})"
+            raise FileNotFoundError(f"{bad[0]} {why}; restore it:  git checkout data/MNIST/raw"
+                                    ) from error
+        finally:
+            socket.setdefaulttimeout(None)
     # 0.1307 and 0.3081: mean and standard deviation of the training pixels, from 0 to 1
     x, x_test = (part.data[:, None].to(device, torch.float32).div_(255).sub_(0.1307).div_(0.3081)
                  for part in parts)
@@ -519,19 +520,15 @@ def conv2d_by_hand(image: Tensor, kernel: Tensor, stride: int = 1, padding: int 
 
 def show_convolution(lesson: Lesson, image: Tensor) -> None:
     """Filter, stride, padding and pooling, on one digit [28, 28]."""
-    ours, library, formula, sizes = [], [], [], []
+    ours, library = [], []
     for k, stride, padding in ((3, 1, 0), (3, 1, 1), (5, 2, 2), (4, 3, 1)):
-        kernel = torch.randn(k, k)
-        ours.append(conv2d_by_hand(image, kernel, stride, padding).flatten())
-        out = F.conv2d(image[None, None], kernel[None, None], stride=stride, padding=padding)
-        library.append(out.flatten())
-        # n' = floor((n + 2 padding - k) / stride) + 1
-        formula.append((28 + 2 * padding - k) // stride + 1)
-        sizes.append(out.shape[-1])
+        kernel = torch.randn(1, 1, k, k)
+        ours.append(conv2d_by_hand(image, kernel[0, 0], stride, padding))
+        library.append(F.conv2d(image[None, None], kernel, stride=stride, padding=padding)[0, 0])
     lesson.check("3.1 four filters slid over a digit by hand = F.conv2d",
-                 torch.cat(ours), torch.cat(library))
+                 torch.cat([m.flatten() for m in ours]), torch.cat([m.flatten() for m in library]))
     lesson.check("3.2 kernel, stride, padding: the formula = the size that comes out, four times",
-                 torch.tensor(formula), torch.tensor(sizes))
+                 torch.tensor([m.shape for m in ours]), torch.tensor([m.shape for m in library]))
     regions = image.view(14, 2, 14, 2).transpose(1, 2).flatten(2)  # [14, 14, 4]: the 2x2 regions
     for name, by_hand, pool in (("max", regions.max(-1).values, F.max_pool2d),
                                 ("average", regions.sum(-1) / 4, F.avg_pool2d)):
@@ -580,9 +577,8 @@ def show_depth(lesson: Lesson, cnn: CNN, data: Sequence[Tensor]) -> None:
         right.append(accuracy(probe, x_test, y_test))
     say("  a linear classifier on raw pixels, block 1, block 2, dense layer: "
         + ", ".join(f"{value:.2f} %" for value in right))
-    rises = [after - before for before, after in zip(right, right[1:], strict=False)]
     lesson.check("1.5 each stage is easier to classify than the one before; smallest rise, points",
-                 min(rises), 0, ">", full=True)
+                 min(after - before for before, after in pairwise(right)), 0, ">", full=True)
 
 
 def show_structure(lesson: Lesson, data: Sequence[Tensor]) -> None:
@@ -837,14 +833,14 @@ def show_writing(lesson: Lesson) -> None:
                  f"{bits:.2f} by the LSTM; saved", by_frequency - bits, 1, ">", full=True)
 
 
-def processor_seconds(work: Callable[[], object]) -> float:
-    """Seconds of one processor core for work(): a mean that other programs hardly change."""
+def processor_seconds(work: Callable[..., object], *inputs: Tensor) -> float:
+    """Seconds of one core for work(*inputs): a mean that other programs hardly change."""
     threads, runs = torch.get_num_threads(), 0
     torch.set_num_threads(1)
-    work()  # the first time is slower
+    work(*inputs)  # the first time is slower
     began = time.thread_time()
     while time.thread_time() - began < 0.05:
-        work()
+        work(*inputs)
         runs += 1
     torch.set_num_threads(threads)
     return (time.thread_time() - began) / runs
@@ -852,8 +848,8 @@ def processor_seconds(work: Callable[[], object]) -> float:
 
 def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
     """p of cost ~ n^p: the slope of the line through log(cost) over log(n), to 4 digits."""
-    slope, _ = numpy.polyfit(numpy.log(sizes), numpy.log(costs), deg=1)
-    return round(float(slope), 4)
+    line = statistics.linear_regression([math.log(n) for n in sizes], [math.log(c) for c in costs])
+    return round(line.slope, 4)
 
 
 @torch.no_grad()
@@ -866,11 +862,9 @@ def show_waiting(lesson: Lesson) -> None:
         for t in range(x.shape[1]):
             _, state = lstm(x[:, t : t + 1], state)
 
-    steps = []
-    for n in sizes:
-        x = torch.randn(1, n, 64)
-        steps.append(processor_seconds(functools.partial(one_by_one, x)))
-    at_once = processor_seconds(functools.partial(F.scaled_dot_product_attention, x, x, x))
+    inputs = [torch.randn(1, n, 64) for n in sizes]
+    steps = [processor_seconds(one_by_one, x) for x in inputs]
+    at_once = processor_seconds(F.scaled_dot_product_attention, *[inputs[-1]] * 3)
     say(f"  512 positions: {1000 * steps[-1]:.1f} ms for 512 steps of an LSTM, one call after the "
         f"other; {1000 * at_once:.1f} ms for attention, one call for all")
     lesson.check("4.6 step by step takes longer, by the factor", steps[-1] / at_once, 1, ">")
@@ -926,7 +920,7 @@ def show_cost(lesson: Lesson) -> None:
     sizes, seconds, megabytes = [128, 256, 512, 1024], [], []
     for n in sizes:
         x = torch.randn(n, 64)
-        seconds.append(processor_seconds(functools.partial(attention, x, x, x)))
+        seconds.append(processor_seconds(attention, x, x, x))
         megabytes.append((x @ x.T).nbytes / 1e6)  # the n x n scores
     for n, s, m in zip(sizes, seconds, megabytes, strict=True):
         say(f"  attention over {n:4} positions: {1000 * s:6.2f} ms, {m:5.2f} MB")
@@ -1052,7 +1046,7 @@ def attention_maps(lesson: Lesson, name: str, tokenizer: Any, model: Any) -> Ten
     ids = ids.to(model.device)
     maps: Tensor = model(**ids, output_attentions=True).attentions[1][0]
     tokens = tokenizer.convert_ids_to_tokens(ids.input_ids[0].tolist())
-    say(f"  tokens: {' '.join(tokens)}".replace("\u0120", "_"), 4)  # GPT-2's sign for a space
+    say(f"  tokens: {' '.join(tokens)}".replace("\u0120", "_"))  # GPT-2's sign for a space
     lesson.picture(f"{name}-attention", "where the heads of its second layer look", maps, 4, 10)
     lesson.check(f"5.13 {name}: the attention weights of each token add up to 1", maps.sum(-1),
                  torch.ones(maps.shape[:2]))
@@ -1237,15 +1231,13 @@ def demo_bert(lesson: Lesson) -> None:
 
 # %% 5. Loading GPT-2 and BERT (on a first reading, skip this)
 
-PRETRAINED = {  # name: repository, revision, files beside the weights, folder in data/models/
+PRETRAINED = {  # name: repository, revision, file of its vocabulary, folder in data/models/
     "GPT-2": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e",
-              "config.json generation_config.json tokenizer_config.json tokenizer.json vocab.json "
-              "merges.txt", "gpt2-austen"),
+              "tokenizer.json", "gpt2-austen"),
     "BERT": ("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594",
-             "config.json tokenizer_config.json tokenizer.json vocab.txt", "bert-mini"),
+             "tokenizer.json", "bert-mini"),
     "DistilBERT": ("distilbert/distilbert-base-uncased-finetuned-sst-2-english",
-                   "714eb0fa89d2f80546fda750413ed43d93601a13",
-                   "config.json tokenizer_config.json vocab.txt", "distilbert-sst2-mini"),
+                   "714eb0fa89d2f80546fda750413ed43d93601a13", "vocab.txt", "distilbert-sst2-mini"),
 }
 
 
@@ -1254,26 +1246,24 @@ def patiently(work: Callable[[], Any], seconds: float, folder: Path) -> Any:
 
     In a thread of its own, because looking up a name, or trying again and again, has no time limit.
     """
-    answers: list[Any] = []
+    answer: Future[Any] = Future()
 
     def ask() -> None:
         try:
-            answers.append(work())
-        except Exception as error:  # handed on to the caller
-            answers.append(error)
+            answer.set_result(work())
+        except Exception as error:  # answer.result() raises it
+            answer.set_exception(error)
 
     threading.Thread(target=ask, daemon=True).start()
     size, since = -1, time.monotonic()
-    while not answers:
+    while not answer.done():
         time.sleep(0.1)
         with contextlib.suppress(OSError):  # a file may be renamed while it is counted
-            now = sum(file.stat().st_size for file in folder.glob("*.incomplete"))
+            now = sum(file.stat().st_size for file in folder.glob("*"))
             size, since = now, since if now == size else time.monotonic()
         if time.monotonic() - since > seconds:
             raise ConnectionError(f"no answer within {seconds:.0f} seconds")
-    if isinstance(answers[0], Exception):
-        raise answers[0]
-    return answers[0]
+    return answer.result()
 
 
 @functools.lru_cache
@@ -1284,7 +1274,7 @@ def hub_problem() -> str:
     repository, revision, *_ = PRETRAINED["GPT-2"]
     url = hub.hf_hub_url(repository, "model.safetensors", revision=revision)
     try:
-        found = patiently(functools.partial(hub.get_hf_file_metadata, url, timeout=3), 4, DATA)
+        found = patiently(lambda: hub.get_hf_file_metadata(url, timeout=3), 4, DATA)
     except Exception as error:  # whatever the network does, the embedded models are there
         return first_line(error)
     good = found.commit_hash == revision and found.etag  # a captive portal has neither
@@ -1297,26 +1287,20 @@ def hub_folder(name: str) -> Path:
     Raises ConnectionError if the hub is out of reach, and whatever the download raises.
     """
     import huggingface_hub as hub
-    from huggingface_hub.errors import EntryNotFoundError
 
-    repository, revision, listed, _ = PRETRAINED[name]
-    files, path = [*listed.split(), "model.safetensors"], ""
-    cached = [hub.try_to_load_from_cache(repository, file, revision=revision) for file in files]
-    if all(cached) and isinstance(cached[-1], str):
-        return Path(cached[-1]).parent
-    problem = "HF_HUB_OFFLINE is set" if hub.is_offline_mode() else hub_problem()
-    if problem:
-        raise ConnectionError(problem)
-    blobs = Path(hub.constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "blobs")
-    hub.constants.DOWNLOAD_CHUNK_SIZE = 2**20  # so that progress is seen on a slow line, too
-    fetch = functools.partial(hub.hf_hub_download, repository, revision=revision, etag_timeout=3)
-    for file in files:
-        try:
-            path = patiently(functools.partial(fetch, file), 20, blobs)
-        except EntryNotFoundError:  # a file that this revision does not have
-            if file == files[-1]:
-                raise
-    return Path(path).parent
+    repository, revision, vocabulary, _ = PRETRAINED[name]
+    files = ["config.json", "tokenizer_config.json", vocabulary, "model.safetensors"]
+    paths: list[Any] = [hub.try_to_load_from_cache(repository, file, revision=revision)
+                        for file in files]
+    if not all(isinstance(path, str) for path in paths):
+        if problem := "HF_HUB_OFFLINE is set" if hub.is_offline_mode() else hub_problem():
+            raise ConnectionError(problem)
+        hub.constants.DOWNLOAD_CHUNK_SIZE = 2**20  # so that progress is seen on a slow line, too
+        cache = Path(hub.constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
+        paths = patiently(
+            lambda: [hub.hf_hub_download(repository, file, revision=revision, etag_timeout=3)
+                     for file in files], 20, cache / "blobs")
+    return Path(paths[-1]).parent
 
 
 def load_folder(folder: Path, kind: str) -> tuple[Any, Any]:
@@ -1382,9 +1366,8 @@ def show_table(lessons: Sequence[Lesson]) -> None:
         say(f"  {model:10} is best for {best}: {idea}", 13)
     say("\n  data                 model                    parameters   trained in   score")
     for lesson in lessons:
-        for data, model, parameters, seconds, score in lesson.scores:
-            trained = f"{seconds:.1f} s" if seconds else "beforehand"
-            say(f"  {data:20} {model:24} {parameters:10,} {trained:>12}   {score}")
+        for line in lesson.table:
+            say(line)
 
 
 # %% 7. The run
@@ -1409,7 +1392,7 @@ def attempt(lesson: Lesson) -> None:
             raise
         say(f"  {lesson.device} cannot run this ({first_line(error)}); once more, on the CPU")
         lesson.device = torch.device("cpu")
-        for found in (lesson.metrics, lesson.checks, lesson.figures, lesson.scores):
+        for found in (lesson.metrics, lesson.checks, lesson.figures, lesson.table):
             found.clear()
         attempt(lesson)
 
@@ -1439,28 +1422,24 @@ NEEDED = {"python": "3.10", "torch": "2.9", "torchvision": "0.24", "transformers
 
 def installed_versions() -> dict[str, str]:
     """The versions of Python and the packages; ends the run (SystemExit) if one is too old."""
-    versions = {"python": platform.python_version()}
-    for name, least in NEEDED.items():
-        try:
-            versions[name] = versions.get(name) or importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "none"
-        found, needed = (re.findall(r"\d+", version)[:2] for version in (versions[name], least))
-        if [int(n) for n in found] < [int(n) for n in needed]:
-            sys.exit(f"{name} {least} or newer is needed, {versions[name]} is installed. "
+    versions = {name: platform.python_version() if name == "python"
+                else importlib.metadata.version(name) for name in NEEDED}
+    for name, version in versions.items():
+        found, least = ([int(n) for n in re.findall(r"\d+", text)[:2]]
+                        for text in (version, NEEDED[name]))
+        if found < least:
+            sys.exit(f"{name} {NEEDED[name]} or newer is needed, {version} is installed. "
                      "Install it:  python -m pip install -r requirements.txt")
     return versions
 
 
-def why_unwritable(file: Path) -> str:
-    """Why a file cannot be written there; "" if it can."""
+def why_unwritable(folder: Path) -> str:
+    """Why no file can be written there; "" if one can."""
     try:
-        if file.exists() and not file.is_file():
-            return f"{file} is a folder" if file.is_dir() else f"{file} is no regular file"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=file.parent).close()
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        return f"cannot write to {file.parent}: {error.strerror}"
+        return f"cannot write to {folder}: {error.strerror}"
     return ""
 
 
@@ -1485,8 +1464,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.picked = pick_device(options.device)
     except ValueError as error:
         parser.error(first_line(error))
-    for file in (options.json, options.figures and options.figures / "picture.png"):
-        if file and (problem := why_unwritable(file)):
+    if options.json and options.json.exists() and not options.json.is_file():
+        parser.error(f"--json {options.json} is no regular file; name another")
+    for folder in (options.json and options.json.parent, options.figures):
+        if folder and (problem := why_unwritable(folder)):
             parser.error(f"{problem}; name another place")
     return options
 
@@ -1510,19 +1491,13 @@ def run(options: argparse.Namespace, lessons: Sequence[Lesson]) -> int:
     return int(any(lesson.status == "failed" for lesson in lessons))
 
 
-def write_report(options: argparse.Namespace, lessons: Sequence[Lesson], seconds: float) -> bool:
-    """Write the --json report, if one was asked for; returns whether that went well."""
+def write_report(options: argparse.Namespace, lessons: Sequence[Lesson], seconds: float) -> None:
+    """Write what happened into the --json file, for a program to read."""
     names = ("name", "status", "seconds", "metrics", "checks", "figures", "error")
     report = {"versions": installed_versions(), "device": str(options.picked), "seed": options.seed,
               "seconds": seconds,
               "demos": [{name: getattr(lesson, name) for name in names} for lesson in lessons]}
-    try:
-        if options.json:
-            write_whole(options.json, lambda part: part.write_text(json.dumps(report, indent=1)))
-    except OSError as error:
-        say(f"\n{error}")
-        return False
-    return True
+    write_whole(options.json, lambda part: part.write_text(json.dumps(report, indent=1)))
 
 
 ENVIRONMENT = {  # where the user has set nothing else
@@ -1540,8 +1515,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     versions, options = installed_versions(), parse_arguments(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a letter shows ?
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
     began, lessons = time.perf_counter(), [Lesson(name, options.picked, options) for name in DEMOS]
     why = "as asked" if options.device != "auto" else "the fastest that this machine has"
     try:
@@ -1549,17 +1522,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             + ", ".join(f"{name} {version}" for name, version in versions.items()))
         if not options.figures:
             options.figures = DATA / "figures"
-            if problem := why_unwritable(options.figures / "picture.png"):
+            if problem := why_unwritable(options.figures):
                 options.figures = None
                 say(f"No pictures: {problem}; name another place with --figures")
         status = run(options, lessons)
         seconds = time.perf_counter() - began
-        status = status if write_report(options, lessons, seconds) else 1
         passed = sum(check["passed"] is True for lesson in lessons for check in lesson.checks)
         say(f"\n{passed} checks passed in {seconds:.0f} s. "
             + " ".join(f"{lesson.name}: {lesson.status}." for lesson in lessons))
+        if options.json:
+            write_report(options, lessons, seconds)
     except BrokenPipeError:  # whoever read this has seen enough, as in: ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # the report could not be written
+        say(f"\n{error}")
         return 1
     return status
 
@@ -1568,5 +1545,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     if Path(sys.argv[0]).resolve() == HERE:
+        signal.signal(signal.SIGTERM, stop)
         sys.exit(main())
     main([])  # in a notebook, where the command line is the kernel's own

@@ -44,11 +44,11 @@ def vocabulary(tokenizer):
 def hub_files(pretrained, models):
     """What the hub holds, by its path there: the content of each file of the embedded models."""
     files = {}
-    for repository, revision, listed, folder in pretrained.values():
+    for repository, revision, vocabulary_file, folder in pretrained.values():
         place = f"/{repository}/resolve/{revision}/"
         for file in (models / folder).iterdir():
             files[place + file.name] = file.read_bytes()
-        if "vocab.txt" in listed:
+        if vocabulary_file == "vocab.txt":
             files[place + "vocab.txt"] = vocabulary(models / folder / "tokenizer.json")
     return files
 

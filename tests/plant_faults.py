@@ -68,14 +68,14 @@ FAULTS = {  # what a careless edit could do: the text before and after
         "return x, y, x[16000:]",
     ),
     "MNIST: test on training digits": ("for train in (True, False)", "for train in (True, True)"),
-    "MNIST: damaged archives accepted": ("not check_integrity(str(raw / file), md5)", "False"),
+    "MNIST: a failed download is not explained": (
+        "        except (RuntimeError, OSError) as error:\n            if not bad",
+        "        except TypeError as error:\n            if not bad",
+    ),
     "convolution: padding forgotten": ("F.pad(image, [padding] * 4)", "F.pad(image, [0] * 4)"),
     "convolution: stride of the columns": ("j * stride : j * stride + k", "j : j + k"),
     "pooling: sum for mean": ("regions.sum(-1) / 4", "regions.sum(-1)"),
-    "size: plus one forgotten": (
-        "formula.append((28 + 2 * padding - k) // stride + 1)",
-        "formula.append((28 + 2 * padding - k) // stride)",
-    ),
+    "size: plus one forgotten": ("((n - k) // stride + 1 for", "((n - k) // stride for"),
     "shift: to the left": ("F.pad(x, (pixels, -pixels)", "F.pad(x, (-pixels, pixels)"),
     "RNN: tanh forgotten": (
         "h = torch.tanh(w_hh @ h + w_xh @ x_t + b[0] + b[1])",
@@ -133,8 +133,8 @@ FAULTS = {  # what a careless edit could do: the text before and after
     "hub: timeout removed": ("if time.monotonic() - since > seconds:", "if False:"),
     "hub: any answer will do": ('return "" if good else', 'return "" if found else'),
     "hub: revision not pinned": (
-        "hub.hf_hub_download, repository, revision=revision,",
-        "hub.hf_hub_download, repository,",
+        "hub.hf_hub_download(repository, file, revision=revision,",
+        "hub.hf_hub_download(repository, file,",
     ),
     "run: a failing demo stops the others": (
         "    except Exception as error:  # the other demos go on",

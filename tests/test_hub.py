@@ -210,11 +210,11 @@ def test_the_real_model_is_named_when_the_hub_has_it(runs):
     assert re.fullmatch(rf"GPT-2, 5\.6 million parameters \(the real {REAL}\)", first.text)
 
 
-def test_only_the_pinned_revision_and_the_listed_files_are_asked_for(runs, lecture):
+def test_only_the_pinned_revision_and_the_needed_files_are_asked_for(runs):
     first, *_ = runs("three")
     place = f"/{REAL}/resolve/{PINNED[REAL]}/"
-    listed = [*lecture.PRETRAINED["GPT-2"][2].split(), "model.safetensors"]
-    assert {request.path for request in first.log} == {place + file for file in listed}
+    needed = ("config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors")
+    assert {request.path for request in first.log} == {place + file for file in needed}
 
 
 def test_a_fetched_model_is_cached_and_not_asked_for_again(runs):
