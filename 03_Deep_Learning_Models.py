@@ -30,6 +30,7 @@ import csv
 import functools
 import importlib.metadata
 import io
+import itertools
 import json
 import math
 import os
@@ -47,7 +48,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -234,16 +234,17 @@ def train(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], steps: int
     losses: list[Tensor] = []
     model.train()
     bar = tqdm(range(steps), title, leave=False, disable=None)  # on a terminal only
-    for _, (x, y) in zip(bar, batches, strict=False):
+    for _, (x, y) in zip(bar, batches, strict=False):  # most batches never end; the bar does
         with mixed_precision(device):
             logits = model(x)  # [B, C] or [B, T, C]
+            # every position of a sequence counts as a row: [B x T, C] and [B x T]
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten())
         optimizer.zero_grad()
         loss.backward()  # backpropagation: the gradient of the loss for every weight
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(loss.detach())
+        losses.append(loss.detach())  # as a tensor, so that a GPU need not wait for us
     numbers: list[float] = torch.stack(losses).tolist()
     if not all(map(math.isfinite, numbers)):
         raise ArithmeticError(f"the loss of {title} is no longer a number; try a smaller rate")
@@ -261,7 +262,7 @@ def minibatches(x: Tensor, y: Tensor, batch: int = 256) -> Iterator[tuple[Tensor
 def predict(model: nn.Module, x: Tensor) -> Tensor:
     """The model's output for all of x, without training: eval() turns dropout off."""
     model.eval()
-    return torch.cat([model(part) for part in x.split(250)])
+    return torch.cat([model(part) for part in x.split(250)])  # parts need less memory
 
 
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -410,9 +411,9 @@ def show_data_hunger(lesson: Lesson, data: Sequence[Tensor]) -> None:
             train(model, minibatches(x[:rows], y[:rows]), lesson.steps(150), rate, f"{rows} rows")
             right[-1] += [accuracy(model, x[:rows], y[:rows]), accuracy(model, x_test, y_test)]
         say("  {:6,}           {:5.1f}  {:5.1f}         {:5.1f}  {:5.1f}".format(rows, *right[-1]))
-    gain = min(more[3] - fewer[3] for fewer, more in pairwise(right))
+    gains = [more[3] - fewer[3] for fewer, more in itertools.pairwise(right)]
     lesson.check("1.6 four times the rows help the MLP each time; the smallest gain, points",
-                 gain, 0, ">", full=True)
+                 min(gains), 0, ">", full=True)
     few, *_, many = right
     lesson.check("1.6 overfitting: train minus test of the MLP is more with 250 rows than with "
                  "16,000, points", few[2] - few[3], many[2] - many[3], ">", full=True)
@@ -576,9 +577,10 @@ def show_depth(lesson: Lesson, cnn: CNN, data: Sequence[Tensor]) -> None:
         train(probe, minibatches(x, y), lesson.steps(300), 0.003, "linear classifier")
         right.append(accuracy(probe, x_test, y_test))
     say("  a linear classifier on raw pixels, block 1, block 2, dense layer: "
-        + ", ".join(f"{value:.2f} %" for value in right))
+        + ", ".join(f"{value:.2f}" for value in right) + " %")
+    rises = [after - before for before, after in itertools.pairwise(right)]
     lesson.check("1.5 each stage is easier to classify than the one before; smallest rise, points",
-                 min(after - before for before, after in pairwise(right)), 0, ">", full=True)
+                 min(rises), 0, ">", full=True)
 
 
 def show_structure(lesson: Lesson, data: Sequence[Tensor]) -> None:
@@ -917,14 +919,24 @@ def show_attention(lesson: Lesson) -> None:
 
 def show_cost(lesson: Lesson) -> None:
     """Every position looks at every other, so that twice the length costs four times as much."""
-    sizes, seconds, megabytes = [128, 256, 512, 1024], [], []
+    sizes = [128, 256, 512, 1024]
+    seconds: list[float] = []
+    megabytes: list[float] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        megabytes[-1] += tensor.nbytes / 1e6
+        return tensor
+
     for n in sizes:
         x = torch.randn(n, 64)
         seconds.append(processor_seconds(attention, x, x, x))
-        megabytes.append((x @ x.T).nbytes / 1e6)  # the n x n scores
-    for n, s, m in zip(sizes, seconds, megabytes, strict=True):
-        say(f"  attention over {n:4} positions: {1000 * s:6.2f} ms, {m:5.2f} MB")
-    for what, costs in (("attention's time", seconds), ("the size of its scores", megabytes)):
+        megabytes.append(0.0)
+        x.requires_grad_()  # now PyTorch keeps what backpropagation will need, and keep() weighs it
+        with torch.autograd.graph.saved_tensors_hooks(keep, keep):
+            attention(x, x, x)
+        say(f"  attention over {n:4} positions: {1000 * seconds[-1]:6.2f} ms, "
+            f"{megabytes[-1]:5.2f} MB kept for backpropagation")
+    for what, costs in (("attention's time", seconds), ("the memory it needs", megabytes)):
         power = exponent(sizes, costs)
         lesson.check(f"5.12 {what} grows as n^{power:.2f}; from n^2 apart by",
                      abs(power - 2), 0.5, "<")
@@ -963,7 +975,8 @@ def change_word(model: Any, ids: Tensor, place: int) -> float:
     """How far the logits before `place` move when the token there becomes another."""
     other = ids.clone()
     other[0, place] = ids[0, 1]
-    return float((model(ids)[0] - model(other)[0])[0, :place].abs().max())
+    moved = model(ids)[0] - model(other)[0]  # [0] are the logits, [1, T, vocabulary]
+    return float(moved[0, :place].abs().max())
 
 
 def token_losses(model: Any, ids: Tensor) -> Tensor:
@@ -1157,6 +1170,7 @@ def show_meaning(lesson: Lesson, tokenizer: Any, model: Any) -> None:
     features = sentence_features(tokenizer, model, sentences_of(" ".join(PARAPHRASES)))
     for name, x in zip(("[CLS]", "mean"), features, strict=True):
         x = x - x.mean(0)  # what all sentences share tells nothing about one of them
+        # in threes: a sentence, its paraphrase, another one
         same, other = cosine(x[0::3], x[1::3]), cosine(x[0::3], x[2::3])  # [n]
         nearer = int((same > other).sum())
         say(f"  {name} vectors: cosine {same.mean():.2f} to a paraphrase, {other.mean():.2f} to "

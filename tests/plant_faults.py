@@ -106,6 +106,7 @@ FAULTS = {  # what a careless edit could do: the text before and after
         "return scores.softmax(-1) @ v",
         "return scores.softmax(-2) @ v",
     ),
+    "cost: each kept tensor weighs the same": ("tensor.nbytes / 1e6", "1e-6"),
     "block: residual forgotten": (
         "    x = x + dense(inner, block.mlp.c_proj)",
         "    x = dense(inner, block.mlp.c_proj)",

@@ -267,6 +267,26 @@ def test_an_old_package_is_named_with_the_version_that_is_needed(tmp_path):
     assert "transformers 5.0 or newer is needed, 4.57.1 is installed" in line
 
 
+@pytest.mark.parametrize("python", ["python3.8", "python3.9"])
+def test_an_old_python_is_told_which_one_is_needed(python):
+    if not shutil.which(python) or subprocess.call([python, "-c", ""], stderr=subprocess.DEVNULL):
+        pytest.skip(f"there is no {python}")
+    done = subprocess.run([python, "-S", str(SCRIPT)], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "needed: Python 3.10" in line
+
+
+def test_an_old_python_with_all_packages_is_named_with_the_version_that_is_needed(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import platform\nplatform.python_version = lambda: '3.9.18'\n"
+    )
+    done = run_script(env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "python 3.10 or newer is needed, 3.9.18 is installed" in line
+
+
 def test_one_thread_is_enough():
     assert run_script(*MLP, env={"OMP_NUM_THREADS": "1"}).returncode == 0
 
