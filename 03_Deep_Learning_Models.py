@@ -196,10 +196,10 @@ class Lesson:
             return
         tiles = F.interpolate(torch.stack([*images])[:, None].float().cpu(), scale_factor=scale)
         sheet = to_pil_image(make_grid(tiles, columns, normalize=True, scale_each=True,
-                                       pad_value=0.4))  # 2 pixels around each tile
+                                       pad_value=0.4, padding=6))  # a frame around each tile
         for place, caption in enumerate(captions):
             row, column = divmod(place, columns)
-            corner = column * (tiles.shape[3] + 2) + 4, row * (tiles.shape[2] + 2) + 2
+            corner = column * (tiles.shape[3] + 6) + 8, row * (tiles.shape[2] + 6) + 6
             ImageDraw.Draw(sheet).text(corner, caption, fill="yellow")
         file = self.options.figures / f"{name}.png"
         write_whole(file, lambda part: sheet.save(part, format="PNG"))
@@ -622,7 +622,8 @@ def show_features(lesson: Lesson, start: Tensor, cnn: CNN, x: Tensor, y: Tensor)
     lesson.check("3.8 neighbours in a filter correlate more in what training added than at random",
                  alike[0], alike[1], ">", full=True)
     maps = predict(cnn.block1, x[:1])
-    lesson.picture("cnn-filters", "the 16 filters that block 1 learned", filters[:, 0], 8, 10)
+    lesson.picture("cnn-filters", "the 16 filters that block 1 learned; below, what training added",
+                   torch.cat([filters, filters - start])[:, 0], 8, 12)
     lesson.picture("cnn-block1", "where the filters of block 1 answer to a digit", maps[0], 8, 6)
     lesson.picture("cnn-block2", "the feature maps of block 2", predict(cnn.block2, maps)[0], 8, 8)
     guess = predict(cnn, x).argmax(1)

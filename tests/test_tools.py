@@ -239,6 +239,6 @@ def test_a_picture_has_its_brightest_pixel_white_and_enlarges_without_blur(lesso
     lesson.options.figures = tmp_path
     lesson.picture("two", "title", [torch.tensor([[0.0, 5.0]]), torch.tensor([[3.0, 1.0]])], 2, 10)
     pixels = Image.open(tmp_path / "two.png").convert("L")
-    assert pixels.size == (2 + 2 * 22, 2 + 12)
-    assert [pixels.getpixel((x, 6)) for x in (2, 11, 12, 21, 24, 43)] == [0, 0, 255, 255, 255, 0]
+    assert pixels.size == (6 + 2 * 26, 6 + 16)
+    assert [pixels.getpixel((x, 10)) for x in (6, 15, 16, 25, 32, 51)] == [0, 0, 255, 255, 255, 0]
     assert lesson.figures == [str(tmp_path / "two.png")]
