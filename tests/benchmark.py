@@ -105,7 +105,7 @@ def our_cnn(epochs, seed, rate):
     """The demo's CNN: seconds of training, seconds with the test pass, accuracy in percent."""
     x, y, x_test, y_test = lecture.load_mnist(torch.device("cpu"))
     torch.manual_seed(seed)
-    model = lecture.CNN().to(memory_format=torch.channels_last)
+    model = lecture.build_cnn().to(memory_format=torch.channels_last)
     steps = epochs * 235
     _, training = lecture.train(model, lecture.minibatches(x, y), steps, rate, "CNN")
     testing, right = timed(lambda: lecture.accuracy(model, x_test, y_test))
@@ -181,7 +181,7 @@ def bench_mlp():
     pair, ratios, ours, theirs = (x.numpy(), y.numpy()), [], [], []
     for seed in range(3):
         torch.manual_seed(seed)
-        model = lecture.MLP(16, 256, 26)
+        model = lecture.build_mlp(16, 256, 256, 26)
         _, seconds = lecture.train(model, lecture.minibatches(x, y, 512), 20 * 32, 0.015, "MLP")
         mine = lecture.accuracy(model, x_test, y_test)
         other = MLPClassifier((256, 256), random_state=seed)

@@ -29,7 +29,10 @@ def test_the_inline_metadata_the_requirements_and_the_script_name_the_same_versi
     inline = json.loads(re.search(r"# dependencies = (\[.*\])", head)[1])
     python = re.search(r'# requires-python = ">=(.*)"', head)[1]
     assert inline == requirements()
-    assert {"python": python} | dict(line.split(">=") for line in inline) == lecture.NEEDED
+    assert dict(line.split(">=") for line in inline) == lecture.NEEDED
+    sentence = re.search(r"; needed: (.*\n.*) or newer", head)[1].replace('"', "")
+    needed = {"Python": python, **lecture.NEEDED}
+    assert " ".join(sentence.split()) == ", ".join(f"{k} {v}" for k, v in needed.items())
 
 
 def test_the_tests_requirements_include_the_scripts():

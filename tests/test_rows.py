@@ -82,7 +82,7 @@ def test_the_gate_that_is_opened_is_the_forget_gate(lecture):
 
 
 def test_the_mlp_has_an_activation_after_each_hidden_layer(lecture):
-    mlp, x = lecture.MLP(3, 5, 2), torch.randn(4, 3)
+    mlp, x = lecture.build_mlp(3, 5, 5, 2), torch.randn(4, 3)
     first, second, third = (layer for layer in mlp if isinstance(layer, nn.Linear))
     torch.testing.assert_close(mlp(x), third(torch.relu(second(torch.relu(first(x))))))
 
@@ -90,6 +90,11 @@ def test_the_mlp_has_an_activation_after_each_hidden_layer(lecture):
 def test_more_rows_help_the_mlp_and_few_rows_are_learned_by_heart(lecture, lesson):
     lecture.show_data_hunger(lesson, lecture.load_letters(lesson.device))
     assert only(lesson, "1.6") == [True, True, True]
+
+
+def test_a_model_without_hidden_layers_is_linear(lecture):
+    layers = list(lecture.build_mlp(4, 3))
+    assert [type(layer) for layer in layers] == [nn.Flatten, nn.Linear]
 
 
 def test_the_convolution_keeps_the_formula_of_its_size(lecture):
@@ -107,10 +112,13 @@ def test_attention_pays_out_everything_and_nothing_to_the_future(lecture):
     assert (lecture.attention(q, k, torch.eye(6).expand(2, 6, 6)).triu(1) > 0).any()
 
 
-def test_the_exponent_of_a_power_is_found(lecture):
+def test_the_exponent_of_a_power_is_found(lecture, lesson):
     sizes = [10, 20, 40, 80]
-    assert lecture.exponent(sizes, [3 * n**2 for n in sizes]) == pytest.approx(2, abs=1e-4)
-    assert lecture.exponent(sizes, [5 * n for n in sizes]) == pytest.approx(1, abs=1e-4)
+    lecture.check_growth(lesson, "9.9 this", sizes, [3 * n**2 for n in sizes], power=2)
+    lecture.check_growth(lesson, "9.9 this", sizes, [5 * n for n in sizes], power=2)
+    assert [check["passed"] for check in lesson.checks] == [True, False]
+    assert "grows as n^2.00" in lesson.checks[0]["claim"]
+    assert "grows as n^1.00" in lesson.checks[1]["claim"]
 
 
 def test_shifting_moves_pixels_to_the_right_and_brings_none_back(lecture):
