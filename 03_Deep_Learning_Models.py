@@ -8,10 +8,10 @@
     python 03_Deep_Learning_Models.py --only cnn lstm    some of mlp, cnn, lstm, gpt2, bert
     python 03_Deep_Learning_Models.py --quick            short trainings, for a first look
 
-Each line that begins with "ok" is a claim of the lecture (3.4 is the fourth of its section 3), with
-what was measured. All data and three small language models lie in data/, so that no network is
-needed. Where the model hub can be reached, the real GPT-2, BERT and DistilBERT (1.3 GB) are fetched
-once and used instead; --models embedded downloads nothing.
+Each line that begins with "ok" is a claim of the lecture, with what was measured; the number in
+front names its section: 3.4 belongs to section 3. All data and three small language models lie in
+data/, so that no network is needed. Where the model hub can be reached, the real GPT-2, BERT and
+DistilBERT (1.3 GB) are fetched once and used instead; --models embedded downloads nothing.
 
 Left out, so that one sitting is enough: data loaders (the data fit in memory), saving what was
 trained (it takes seconds to train), and tuning (one setting each, chosen without the test data).
@@ -19,7 +19,7 @@ trained (it takes seconds to train), and tuning (one setting each, chosen withou
 MEASURED
 """
 
-# %% 0. Tools that every demo shares
+# %% 0. Tools that every demo shares (on a first reading, go on at section 1 and come back)
 from __future__ import annotations
 
 import argparse
@@ -132,7 +132,7 @@ def write_whole(file: Path, content: bytes) -> None:
 
 @dataclass
 class Lesson:
-    """What a demo works with (device, options) and what it has found, which outlives a failure."""
+    """What a demo works with (device, options) and what it has found, kept even if it fails."""
 
     name: str
     device: torch.device
@@ -153,9 +153,9 @@ class Lesson:
               relation: str = "=", tolerance: float = 1e-4, full: bool = False) -> None:
         """Judge a claim, print it, record it. `claim` begins with its number, as "3.4".
 
-        "=": same shape, and no two entries further apart than the tolerance (relative above 1).
-        The relations > >= < <= compare two numbers. full: the claim needs the full training, so
-        that --quick reports it as skipped, never as passed.
+        "=": same shape, and no two entries further apart than the tolerance (a share of the largest
+        entry, where that is above 1). The relations > >= < <= compare two numbers. full: the claim
+        needs the full training, so that --quick reports it as skipped, never as passed.
         """
         left, right = (side.detach().cpu().double() if isinstance(side, Tensor)
                        else torch.tensor(side, dtype=torch.float64) for side in (ours, reference))
@@ -182,7 +182,7 @@ class Lesson:
         """Note a line of the final table; no seconds: the model was trained before this run."""
         self.metrics[f"{name}, {task} ({unit})"] = value
         size = sum(p.numel() for p in model.parameters())
-        trained = f"{seconds:.1f} s" if seconds else "beforehand"
+        trained = f"{seconds:.2f} s" if seconds else "beforehand"
         self.table.append(f"  {task:16} {name:24} {size:10,} {trained:>12}   {value:.2f} {unit}")
 
     def picture(self, name: str, title: str, images: Sequence[Tensor] | Tensor, columns: int,
@@ -201,17 +201,18 @@ class Lesson:
         sheet.save(content, format="PNG")
         write_whole(file, content.getvalue())
         self.figures.append(str(file))
-        say(f"  picture {file}: {title}", 10)
+        say(f"  picture {file.name}: {title}", 10)
 
 
 # Letters in the shapes: B rows of a batch, T positions, C classes, H x W pixels, d features.
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
-    """Matrix products in bfloat16 where the hardware has units for them: training needs no more."""
+    """Matrix products in bfloat16, 16 bits a number, where the hardware has units for them."""
     able = device.type == "cuda" and torch.cuda.is_bf16_supported()
     if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # torch 2.9 cannot say
-        able = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        units = torch.cpu.get_capabilities()
+        able = bool(units.get("amx_bf16") or units.get("avx512_bf16"))
     return torch.autocast(device.type, torch.bfloat16, enabled=able)
 
 
@@ -233,13 +234,13 @@ def train(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], steps: int
     bar = tqdm(range(steps), title, leave=False, disable=None)  # on a terminal only
     for _, (x, y) in zip(bar, batches, strict=False):  # most batches never end; the bar does
         with mixed_precision(device):
-            logits = model(x)  # [B, C] or [B, T, C]
-            # every position of a sequence counts as a row: [B x T, C] and [B x T]
+            logits = model(x)  # 1. forward pass: [B, C] or [B, T, C]
+            # 2. loss; every position of a sequence counts as a row: [B x T, C] and [B x T]
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten())
-        optimizer.zero_grad()
-        loss.backward()  # backpropagation: the gradient of the loss for every weight
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        optimizer.zero_grad()  # or the gradients would add up from step to step
+        loss.backward()  # 3. backpropagation: the gradient of the loss for every weight
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # no longer than 1 (claim 4.3)
+        optimizer.step()  # 4. update: W <- W - rate gradient, in Adam's way (claim 1.3)
         schedule.step()
         losses.append(loss.detach())  # as a tensor, so that a GPU need not wait for us
     numbers: list[float] = torch.stack(losses).tolist()
@@ -309,7 +310,7 @@ def show_backpropagation(lesson: Lesson) -> None:
     logits = second(hidden)  # [8, 3]
     weights = [first.weight, first.bias, second.weight, second.bias]
     autograd = torch.autograd.grad(F.cross_entropy(logits, y), weights)
-    # dL/dlogits = (softmax(logits) - one_hot(y)) / rows
+    # L = -mean(log softmax at the right class), so dL/dlogits = (softmax - one_hot(y)) / rows
     d_logits = (logits.softmax(1) - F.one_hot(y, 3)) / len(x)
     # logits = hidden W2^T + b2, so dL/dW2 = dL/dlogits^T hidden, dL/dhidden = dL/dlogits W2
     d_w2, d_b2, d_hidden = d_logits.T @ hidden, d_logits.sum(0), d_logits @ second.weight
@@ -317,14 +318,14 @@ def show_backpropagation(lesson: Lesson) -> None:
     d_z = d_hidden * (1 - hidden**2)
     # z = x W1^T + b1, so dL/dW1 = dL/dz^T x
     d_w1, d_b1 = d_z.T @ x, d_z.sum(0)
-    lesson.check("1.2 the chain rule, for every weight and bias of two layers = autograd",
+    lesson.check("1.2 all gradients of two layers by the chain rule = PyTorch's autograd",
                  torch.cat([d.flatten() for d in (d_w1, d_b1, d_w2, d_b2)]),
                  torch.cat([d.flatten() for d in autograd]))
 
 
 def show_optimizers(lesson: Lesson) -> None:
     """Two steps of gradient descent and two of Adam, by hand."""
-    start, gradients, rate = torch.randn(6), torch.randn(2, 6), 0.1
+    start, gradients, rate = torch.randn(6), torch.randn(2, 6), 0.1  # two made-up gradients
     w_sgd, w_adam, m, v = start, start, torch.zeros(6), torch.zeros(6)
     for t, g in enumerate(gradients, 1):
         # SGD: w <- w - rate g
@@ -401,23 +402,22 @@ def show_layers(lesson: Lesson, mlp: nn.Sequential, without: nn.Sequential, x: T
 
 def show_data_hunger(lesson: Lesson, data: Sequence[Tensor]) -> None:
     """A model learns a few rows by heart; with many, the deep one leaves the linear one behind."""
-    say("  rows     linear: train   test     MLP: train   test   (accuracy, %)")
+    say("  rows     linear: train   test     MLP: train   test   (accuracy, %, after 150 steps)")
     right: list[list[float]] = []
     for rows in (250, 1000, 4000, 16000):
-        few, found = (data[0][:rows], data[1][:rows]), []
+        seen, found = (data[0][:rows], data[1][:rows]), []
         for model, rate in ((build_mlp(16, 26), 0.05), (build_mlp(16, 256, 256, 26), 0.01)):
-            test, _ = fit(lesson, f"{rows} rows", model, (*few, *data[2:]), 150, rate)
-            found += [accuracy(model, *few), test]
+            unseen, _ = fit(lesson, f"{rows} rows", model, (*seen, *data[2:]), 150, rate)
+            found += [accuracy(model, *seen), unseen]
         say("  {:6,}           {:5.1f}  {:5.1f}         {:5.1f}  {:5.1f}".format(rows, *found))
         right.append(found)
-    gains = [more[3] - fewer[3] for fewer, more in itertools.pairwise(right)]
-    lesson.check("1.6 more rows help the MLP each time; smallest gain, points", min(gains), 0, ">",
-                 full=True)
-    least, *_, most = right
-    lesson.check("1.6 overfitting, the MLP's train minus test in points: 250 rows, 16,000 rows",
-                 least[2] - least[3], most[2] - most[3], ">", full=True)
-    lesson.check("1.6 the MLP's lead over the linear model in points: 16,000 rows, 250 rows",
-                 most[3] - most[1], least[3] - least[1], ">", full=True)
+    _, linear, train, test = zip(*right, strict=True)  # linear: on the test rows
+    lesson.check("1.6 more rows help the MLP each time; smallest gain, points",
+                 min(more - fewer for fewer, more in itertools.pairwise(test)), 0, ">", full=True)
+    lesson.check("1.6 overfitting, MLP on train minus test rows, points: 250 rows, 16,000 rows",
+                 train[0] - test[0], train[-1] - test[-1], ">", full=True)
+    lesson.check("1.6 MLP minus linear model, points: 16,000 rows, 250 rows",
+                 test[-1] - linear[-1], test[0] - linear[0], ">", full=True)
 
 
 def demo_mlp(lesson: Lesson) -> None:
@@ -434,15 +434,16 @@ def demo_mlp(lesson: Lesson) -> None:
                               ("MLP without activations", without, 0.015), ("MLP", mlp, 0.015)):
         steps = 20 * 32  # 20 times through the 16,000 rows
         right[name], losses = fit(lesson, name, model, data, steps, rate, "letters", 512)
-    lesson.check(f"1.4 the loss starts near ln(26 classes), {math.log(26):.3f}; apart by",
+    # untrained, the MLP gives each class about 1/26, and -ln(1/26) = ln(26)
+    lesson.check(f"1.4 the MLP's first loss is near ln(26) = {math.log(26):.3f}; off by",
                  abs(losses[0] - math.log(26)), 0.2, "<")
-    lesson.check("1.4 training lowers the loss", losses[-1], losses[0], "<")
+    lesson.check("1.4 the MLP's loss after training and before", losses[-1], losses[0], "<")
     show_data_hunger(lesson, data)
     show_layers(lesson, mlp, without, data[2])
-    lesson.check("2.2 linear model on unseen letters, %", right["linear"], 77.5, "<=", full=True)
-    lesson.check("2.2 MLP on unseen letters, %", right["MLP"], 97, ">=", full=True)
+    lesson.check("2.2 a linear model on unseen letters, %", right["linear"], 77.5, "<=", full=True)
+    lesson.check("2.2 the MLP on unseen letters, %", right["MLP"], 97, ">=", full=True)
     show_outputs(lesson)
-    lesson.check(f"7.1 the MLP on {lesson.device} = on the CPU in double precision",
+    lesson.check(f"7.1 the MLP on {lesson.device}, 32 bits a number = on the CPU, 64 bits",
                  predict(mlp, data[2]), predict(mlp.cpu().double(), data[2].cpu().double()), "=",
                  1e-3)
 
@@ -451,16 +452,15 @@ def demo_mlp(lesson: Lesson) -> None:
 
 
 def build_cnn() -> nn.Sequential:
-    """[Conv -> ReLU -> Pool] x 2 -> Flatten -> Dense -> Output, as in LeNet (LeCun et al. 1998).
+    """[Conv -> ReLU -> Pool] x 2 -> Flatten -> Dense -> Output (lecture, section 3).
 
-    x [B, 1, 28, 28]; returns logits [B, 10] (lecture, section 3). Pooling before ReLU gives the
-    same as after it (claim 3.3), and leaves a quarter of the work for ReLU.
+    The layout of LeNet (LeCun et al. 1998). x [B, 1, 28, 28]; returns logits [B, 10].
     """
     return nn.Sequential(
-        nn.Conv2d(1, 16, kernel_size=5), nn.MaxPool2d(2), nn.ReLU(),  # block 1: [B, 16, 12, 12]
-        nn.Conv2d(16, 64, kernel_size=5), nn.MaxPool2d(2), nn.ReLU(),  # block 2: [B, 64, 4, 4]
-        nn.Flatten(), nn.Linear(64 * 4 * 4, 128), nn.ReLU(),  # dense: [B, 128]
-        nn.Linear(128, 10),  # output: [B, 10]
+        nn.Conv2d(1, 16, kernel_size=5), nn.ReLU(), nn.MaxPool2d(2),  # cnn[:3]: [B, 16, 12, 12]
+        nn.Conv2d(16, 64, kernel_size=5), nn.ReLU(), nn.MaxPool2d(2),  # cnn[3:6]: [B, 64, 4, 4]
+        nn.Flatten(), nn.Linear(64 * 4 * 4, 128), nn.ReLU(),  # cnn[6:9]: [B, 128]
+        nn.Linear(128, 10),
     )
 
 
@@ -514,14 +514,12 @@ def show_convolution(lesson: Lesson, image: Tensor) -> None:
         library.append(F.conv2d(image[None], kernel[None, None], None, stride, padding)[0])
     lesson.check("3.1 four filters slid over a digit by hand = F.conv2d",
                  torch.cat([m.flatten() for m in ours]), torch.cat([m.flatten() for m in library]))
-    lesson.check("3.2 four sizes by the formula = those of F.conv2d",
+    lesson.check("3.2 28 pixels become 26, 28, 14, 9 by the formula = F.conv2d's sizes",
                  torch.tensor([m.shape for m in ours]), torch.tensor([m.shape for m in library]))
     regions = image.view(14, 2, 14, 2).transpose(1, 2).flatten(2)  # [14, 14, 4]: the 2x2 regions
     largest, mean, image = regions.max(-1).values, regions.sum(-1) / 4, image[None]
     lesson.check("3.3 max pooling by hand = F.max_pool2d", largest, F.max_pool2d(image, 2)[0])
     lesson.check("3.3 average pooling by hand = F.avg_pool2d", mean, F.avg_pool2d(image, 2)[0])
-    lesson.check("3.3 ReLU, then max pooling = max pooling, then ReLU",
-                 F.max_pool2d(image.relu(), 2), F.max_pool2d(image, 2).relu())
 
 
 def shifted(x: Tensor, pixels: int) -> Tensor:
@@ -531,16 +529,19 @@ def shifted(x: Tensor, pixels: int) -> Tensor:
 
 def show_translation(lesson: Lesson, models: dict[str, nn.Sequential], x: Tensor, y: Tensor
                      ) -> None:
-    """A pattern is found wherever it is, so that shifted digits cost a CNN less than an MLP."""
+    """A feature map moves along with the digit, so that shifted digits cost a CNN less than an MLP.
+
+    Pooling forgives a pixel or two; the dense layer knows places: in the end a CNN suffers, too.
+    """
     cnn, digits, moved = models["CNN"], x[:500], shifted(x[:500], 3)
-    lesson.check("3.4 conv(shifted digits) = shifted conv(digits), border aside",
-                 predict(cnn[0], moved)[..., 6:-6], shifted(predict(cnn[0], digits), 3)[..., 6:-6])
+    lesson.check("3.4 shift, then filter = filter, then shift (away from the border)",
+                 predict(cnn[0], moved)[..., 3:], shifted(predict(cnn[0], digits), 3)[..., 3:])
     moved = shifted(digits, 1)
     features, moved_features = predict(cnn[:6], digits), predict(cnn[:6], moved)
-    lesson.check("3.4 a shift by one pixel changes the pooled features less than the pixels",
+    lesson.check("3.4 one pixel's shift changes the pooled features less than the pixels",
                  (moved_features - features).norm() / features.norm(),
                  (moved - digits).norm() / digits.norm(), "<", full=True)
-    say("  digits shifted by      0      1      2      3      4 pixels   (accuracy, %)")
+    say("  shifted by            0      1      2      3      4 pixels   (accuracy, %)")
     right = {}
     for name in ("CNN", "MLP"):
         right[name] = [accuracy(models[name], shifted(x, pixels), y) for pixels in range(5)]
@@ -559,7 +560,7 @@ def show_depth(lesson: Lesson, cnn: nn.Sequential, data: Sequence[Tensor]) -> No
         x, x_test = predict(stage, x), predict(stage, x_test)
         probe = build_mlp(x[0].numel(), 10)
         right.append(fit(lesson, "linear", probe, (x, y, x_test, y_test), 300, 0.003)[0])
-    say("  a linear classifier on raw pixels, block 1, block 2, dense layer: "
+    say("  a linear classifier of 5,000 digits, on pixels, block 1, block 2, dense layer: "
         + ", ".join(f"{value:.2f}" for value in right) + " %")
     rises = [after - before for before, after in itertools.pairwise(right)]
     lesson.check("1.5 each is easier to classify than the one before; smallest rise, points",
@@ -572,14 +573,15 @@ def show_structure(lesson: Lesson, data: Sequence[Tensor]) -> None:
     order = torch.randperm(28 * 28, device=x.device)
     mixed, mixed_test = (part.flatten(1)[:, order].view_as(part) for part in (x, x_test))
     lost = []
-    for name, build, steps, rate in (("CNN", build_cnn, 94, 0.01),
-                                     ("MLP", lambda: build_mlp(784, 165, 165, 10), 282, 0.005)):
+    for name, build, steps, rate in (  # as many steps as each needs to settle
+        ("CNN", build_cnn, 94, 0.01), ("MLP", lambda: build_mlp(784, 165, 165, 10), 282, 0.005),
+    ):
         as_is, _ = fit(lesson, name, build(), (x, y, x_test, y_test), steps, rate)
         shuffled, _ = fit(lesson, name, build(), (mixed, y, mixed_test, y_test), steps, rate)
         lost.append(as_is - shuffled)
         say(f"  {name}, 12,000 digits: {as_is:.2f} %, with pixels shuffled {shuffled:.2f} %")
     lesson.check("2.4 pixels shuffled: the CNN loses, points", lost[0], 3, ">=", full=True)
-    lesson.check("2.4 pixels shuffled: the MLP loses or wins, points", abs(lost[1]), 0.5, "<=",
+    lesson.check("2.4 pixels shuffled: the MLP moves by, points", abs(lost[1]), 0.5, "<=",
                  full=True)
     lesson.picture("mnist-permuted", "a digit, and the same with its pixels shuffled",
                    [x_test[0, 0], mixed_test[0, 0]], 2, 6)
@@ -592,14 +594,14 @@ def show_features(lesson: Lesson, start: Tensor, cnn: nn.Sequential, x: Tensor, 
     """
     filters, bias, *_ = (p.detach().cpu() for p in cnn.parameters())
     # the same input and output fully connected: (inputs + 1) x outputs
-    dense = (28 * 28 + 1) * 16 * 24 * 24
+    dense = (28 * 28 + 1) * 16 * 24 * 24  # 24 = 28 - 5 + 1
     shared = filters.numel() + bias.numel()
-    lesson.check(f"3.5 {shared} shared parameters do what {dense:,} of a dense layer would; ratio",
+    lesson.check(f"3.5 {shared} shared parameters in place of {dense:,} of a dense layer; ratio",
                  shared / dense, 0.001, "<")
-    # the weights of an edge are like their neighbours; random ones are not
+    # the weights of an edge are like their neighbours; parts and objects are for the eye, below
     alike = [torch.corrcoef(torch.stack([w[..., :-1].flatten(), w[..., 1:].flatten()]))[0, 1]
              for w in (filters - start, start)]
-    lesson.check("3.8 neighbours in a filter are alike, in what training added more than at random",
+    lesson.check("3.8 correlation of neighbours in a filter: what training added, at random",
                  alike[0], alike[1], ">", full=True)
     maps = predict(cnn[:3], x[:1])
     lesson.picture("cnn-filters", "the 16 filters that block 1 learned; below, what training added",
@@ -613,7 +615,7 @@ def show_features(lesson: Lesson, start: Tensor, cnn: nn.Sequential, x: Tensor, 
 
 
 def demo_cnn(lesson: Lesson) -> None:
-    """3. Convolutional neural network (CNN): reads handwritten digits, as an MLP tries to."""
+    """3. Convolutional neural network (CNN): reads handwritten digits better than an MLP."""
     data = [part[: 1000 if lesson.options.quick else None] for part in load_mnist(lesson.device)]
     x, _, x_test, y_test = data
     show_convolution(lesson, x[0, 0].cpu())
@@ -624,8 +626,8 @@ def demo_cnn(lesson: Lesson) -> None:
     for name, rate in (("linear", 0.005), ("MLP", 0.005), ("CNN", 0.006)):
         steps = 3 * 235  # three times through the 60,000
         right[name], _ = fit(lesson, name, models[name], data, steps, rate, "MNIST")
-    lesson.check("3.6 CNN on unseen digits, %", right["CNN"], 99.2, ">=", full=True)
-    lesson.check("6.1 CNN against an MLP of the same size on the same digits, %", right["CNN"],
+    lesson.check("3.6 the CNN on unseen digits, %", right["CNN"], 99.2, ">=", full=True)
+    lesson.check("6.1 the CNN and an MLP of its size on the same digits, %", right["CNN"],
                  right["MLP"], ">", full=True)
     show_translation(lesson, models, x_test[:5000], y_test[:5000])
     show_depth(lesson, models["CNN"], data)
@@ -657,7 +659,10 @@ class Recurrent(nn.Module):
 
 
 def open_forget_gate(lstm: nn.RNNBase) -> None:
-    """Start with f_t near 1: remember, before learning what to forget (Gers et al. 2000)."""
+    """Start with f_t near 1: remember, before learning what to forget (Gers et al. 2000).
+
+    PyTorch starts it near 0.5, and 0.5^100 is 8e-31: after 100 steps nothing is left of the cell.
+    """
     with torch.no_grad():
         lstm.get_parameter("bias_hh_l0").chunk(4)[1].fill_(3.0)  # order: i, f, c, o
 
@@ -679,7 +684,7 @@ def show_recurrence(lesson: Lesson) -> None:
     b_i, b_f, b_c, b_o = (b[0] + b[1]).chunk(4)
     for x_t in x:
         h_x = torch.cat([h, x_t])
-        # f_t = sigmoid(W_f [h_(t-1), x_t] + b_f)   how much of the cell to keep
+        # f_t = sigmoid(W_f [h_(t-1), x_t] + b_f)   1 keeps all of the cell, 0 forgets it
         f = torch.sigmoid(w_f @ h_x + b_f)
         # i_t = sigmoid(W_i [h_(t-1), x_t] + b_i),   c~_t = tanh(W_c [h_(t-1), x_t] + b_c)   to add
         i, c_new = torch.sigmoid(w_i @ h_x + b_i), torch.tanh(w_c @ h_x + b_c)
@@ -689,8 +694,8 @@ def show_recurrence(lesson: Lesson) -> None:
         h = torch.sigmoid(w_o @ h_x + b_o) * torch.tanh(c)
         states.append(h)
     library, (_, library_c) = lstm(x)
-    lesson.check("4.2 the four gates by hand = nn.LSTM, h_t", torch.stack(states), library)
-    lesson.check("4.2 the cell by hand = nn.LSTM, c_T", c, library_c[0])
+    lesson.check("4.2 the gates by hand = nn.LSTM, every h_t", torch.stack(states), library)
+    lesson.check("4.2 the cell by hand = nn.LSTM, the last c_t", c, library_c[0])
 
 
 def show_gradients(lesson: Lesson) -> None:
@@ -702,26 +707,27 @@ def show_gradients(lesson: Lesson) -> None:
         large.get_parameter("weight_hh_l0").mul_(4)
     left = []
     for name, network in (("RNN", rnn), ("LSTM as PyTorch starts it", lstm),
-                          ("LSTM, forget gate open", opened), ("RNN with W_hh times 4", large)):
+                          ("LSTM, forget gate near 1", opened), ("RNN with W_hh times 4", large)):
         x = torch.randn(1, 101, 64, requires_grad=True)
-        (gradient,) = torch.autograd.grad(network(x)[0][0, -1].sum(), x)
+        hidden_states, _ = network(x)  # [1, 101, 64]
+        # RNN: dh_T/dh_t = product over the steps between of diag(1 - h^2) W_hh: it dies or blows up
+        (gradient,) = torch.autograd.grad(hidden_states[0, -1].sum(), x)
         sizes = gradient[0].double().norm(dim=1)  # [101]: how much each input matters
         left.append(sizes[0] / sizes[-1])
-        say(f"  {name}: the gradient 100 steps back is {left[-1]:.1e} of the gradient here")
+        say(f"  {name}: gradient at the first of 101 steps over that at the last: {left[-1]:.1e}")
     lesson.check("4.3 the RNN's gradient vanishes", left[0], 1e-6, "<")
-    lesson.check("4.3 the LSTM's survives while its forget gate is open", left[2], 1e-2, ">")
+    lesson.check("4.3 the LSTM's survives while its forget gate is near 1", left[2], 1e-2, ">")
     lesson.check("4.3 too large a W_hh makes it explode", left[3], 1e2, ">")
     large(x)[0][0, -1].sum().backward()
     before = nn.utils.clip_grad_norm_(large.parameters(), max_norm=1.0)
     after = nn.utils.get_total_norm([p.grad for p in large.parameters() if p.grad is not None])
-    lesson.check(f"4.3 clipping: a gradient of norm {before:.0e} becomes one of 1", after, 1.0)
+    lesson.check(f"4.3 clipping: a gradient of length {before:,.0f} becomes one of 1", after, 1.0)
 
 
 def recall_batches(steps: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Random symbols x [64, T]; after the last, y asks for the first. T grows from 2 to 100."""
     for step in range(steps):
-        # the last fifth at 100; 15 lengths, not 99, because PyTorch prepares each, slowly
-        length = 2 + 7 * min(14, 18 * step // steps)
+        length = min(100, 2 + 120 * step // steps)  # short ones first: they are easier to learn
         x = torch.randint(8, (64, length), device=device)
         y = torch.full_like(x, -100)  # nothing is asked before the end
         y[:, -1] = x[:, 0]
@@ -729,20 +735,22 @@ def recall_batches(steps: int, device: torch.device) -> Iterator[tuple[Tensor, T
 
 
 def show_memory(lesson: Lesson) -> None:
-    """Which symbol came first, 100 symbols ago? As many hidden units and steps for both."""
+    """Which symbol came first, 100 symbols ago? As many hidden units and steps for all."""
     test = torch.randint(8, (2000, 100), device=lesson.device)
     say("  100 random symbols of 8 kinds: which came first? By chance, 12.5 % are right.")
-    right, steps = [], lesson.steps(200)
-    for name, cell in (("RNN", nn.RNN), ("LSTM", nn.LSTM)):
+    right, steps = {}, lesson.steps(200)
+    for name, cell in (("RNN", nn.RNN), ("LSTM", nn.LSTM), ("LSTM, forget gate near 1", nn.LSTM)):
         model = Recurrent(cell, symbols=8, hidden=64).to(lesson.device)
-        if name == "LSTM":
+        if name.endswith("near 1"):
             open_forget_gate(model.cell)
         _, seconds = train(model, recall_batches(steps, lesson.device), steps, 0.01, name)
         guess = predict(model, test)[:, -1].argmax(-1)
-        right.append(100 * (guess == test[:, 0]).sum().item() / len(test))
-        lesson.score(model, name, "recall", right[-1], "%", seconds)
-    lesson.check("4.4 the LSTM recalls the first of 100 symbols, %", right[1], 99, ">=", full=True)
-    lesson.check("4.4 the RNN with as many hidden units and steps, %", right[0], 70, "<", full=True)
+        right[name] = 100 * (guess == test[:, 0]).sum().item() / len(test)
+        lesson.score(model, name, "recall", right[name], "%", seconds)
+        say(f"  {name}: {right[name]:.2f} % right")
+    lesson.check("4.4 an LSTM that starts with its forget gate near 1 recalls it, %", right[name],
+                 99, ">=", full=True)
+    lesson.check("4.4 the RNN does not, %", right["RNN"], 70, "<", full=True)
 
 
 def show_lengths(lesson: Lesson) -> None:
@@ -751,9 +759,10 @@ def show_lengths(lesson: Lesson) -> None:
     sequences = [torch.randn(n, 3) for n in lengths]
     padded = nn.utils.rnn.pad_sequence(sequences, batch_first=True)  # [3, 7, 3], ends filled with 0
     packed = nn.utils.rnn.pack_padded_sequence(padded, torch.tensor(lengths), batch_first=True)
-    last = lstm(packed)[1][0][0]  # [3, 5]: h_T of each
-    alone = torch.stack([lstm(sequence[None])[0][0, -1] for sequence in sequences])
-    lesson.check("4.5 three lengths padded and packed = each sequence alone", last, alone)
+    _, (last, _) = lstm(packed)  # [1, 3, 5]: h_T of each
+    alone = [lstm(sequence[None])[0][0, -1] for sequence in sequences]
+    lesson.check("4.5 three lengths padded and packed = each sequence alone", last[0],
+                 torch.stack(alone))
 
 
 def load_novel() -> tuple[str, str]:
@@ -798,15 +807,15 @@ def show_writing(lesson: Lesson) -> None:
     model = Recurrent(nn.LSTM, len(characters), hidden=256).to(lesson.device)
     losses, seconds = train(model, excerpts(ids, 64, 32), lesson.steps(350), 0.02, "novel")
     logits = predict(model, test[:-1].view(-1, 500)).flatten(0, 1)
-    # bits per character = mean of -log2 p(the character that came)
+    # bits per character = mean of -log2 p(the character that came); a bit is one yes or no
     bits = F.cross_entropy(logits, test[1:]).item() / math.log(2)
     frequency = torch.bincount(ids, minlength=len(characters)).clamp(min=1) / len(ids)
     by_frequency = -frequency[test[1:]].log2().mean().item()
     say(f"  Pride and Prejudice, character by character: loss {curve(losses)}")
     say(f"  It writes: {generate(model, characters, 'Elizabeth ', 200)}")
     lesson.score(model, "LSTM", "novel", bits, "bits/character", seconds)
-    lesson.check(f"4.5 bits per character of unseen pages: {by_frequency:.2f} by frequency, "
-                 f"{bits:.2f} by the LSTM; saved", by_frequency - bits, 1, ">", full=True)
+    lesson.check(f"4.5 bits that the LSTM ({bits:.2f}) saves for each unseen character, against "
+                 f"how often it comes ({by_frequency:.2f})", by_frequency - bits, 1, ">", full=True)
 
 
 def processor_seconds(work: Callable[..., object], *inputs: Tensor) -> float:
@@ -827,7 +836,7 @@ def check_growth(lesson: Lesson, what: str, sizes: Sequence[int], costs: Sequenc
     """Check that cost ~ n^p with p near `power`: the slope of log(cost) over log(n)."""
     logs = ([math.log(value) for value in values] for values in (sizes, costs))
     p = statistics.linear_regression(*logs).slope
-    lesson.check(f"{what} grows as n^{p:.2f}; apart from n^{power} by", abs(p - power), 0.5, "<")
+    lesson.check(f"{what} grows as n^{p:.2f}; exponent off {power} by", abs(p - power), 0.5, "<")
 
 
 @torch.no_grad()
@@ -842,14 +851,17 @@ def show_waiting(lesson: Lesson) -> None:
 
     steps = [processor_seconds(one_by_one, torch.randn(1, n, 64)) for n in sizes]
     x = torch.randn(1, 512, 64)
-    at_once = processor_seconds(F.scaled_dot_product_attention, x, x, x)
-    lesson.check("4.6 milliseconds for 512 positions: LSTM step by step, attention at once",
+    inside, at_once = processor_seconds(lstm, x), processor_seconds(attention, x, x, x)
+    say(f"  512 positions on one core: LSTM {1000 * steps[-1]:.1f} ms in 512 calls, one after the "
+        f"other, {1000 * inside:.1f} ms in one call, which waits inside; attention, which many "
+        f"cores could share, {1000 * at_once:.1f} ms")
+    lesson.check("4.6 ms for 512 positions: LSTM step by step, attention at once",
                  1000 * steps[-1], 1000 * at_once, ">")
     check_growth(lesson, "4.6 the LSTM's time", sizes, steps, power=1)
 
 
 def demo_lstm(lesson: Lesson) -> None:
-    """4. Recurrent networks (RNN, LSTM): read step by step; one remembers, one writes."""
+    """4. Recurrent networks (RNN, LSTM): read step by step, remember, and write."""
     show_recurrence(lesson)
     show_gradients(lesson)
     show_memory(lesson)
@@ -915,7 +927,8 @@ def show_cost(lesson: Lesson) -> None:
 
 def show_block(lesson: Lesson, model: Any, ids: Tensor) -> None:
     """GPT-2's first block, from its own weights. GPT-2 puts Norm before each part, not after."""
-    block, states = model.transformer.h[0], model(ids, output_hidden_states=True).hidden_states
+    gpt, library = model.transformer, model(ids, output_hidden_states=True).hidden_states[1]
+    block = gpt.h[0]
 
     def norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
         # LayerNorm(x) = (x - mean) / sqrt(variance + eps) * weight + bias, for each position
@@ -924,27 +937,28 @@ def show_block(lesson: Lesson, model: Any, ids: Tensor) -> None:
         return centred / (variance + layer.eps).sqrt() * layer.weight + layer.bias
 
     def dense(x: Tensor, layer: nn.Module) -> Tensor:
-        weight, bias = layer.parameters()
+        weight, bias = layer.parameters()  # GPT-2 stores W transposed
         return x @ weight + bias
 
     def heads(x: Tensor) -> Tensor:  # [1, T, d] -> [1, heads, T, d_k]
         return x.reshape(*x.shape[:2], model.config.n_head, -1).transpose(1, 2)
 
-    x = states[0]  # [1, T, d]: token embeddings + positions
+    # Input: x = token embeddings + positional encodings, [1, T, d]
+    x = gpt.wte(ids) + gpt.wpe(torch.arange(ids.shape[1], device=ids.device))
+    # Norm, multi-head self-attention, Add: x <- x + W_O concat(heads)
     q, k, v = dense(norm(x, block.ln_1), block.attn.c_attn).chunk(3, dim=-1)
     mixed = attention(heads(q), heads(k), heads(v), causal=True)  # [1, heads, T, d_k]
-    # Add & Norm: x <- x + W_O concat(heads)
     x = x + dense(mixed.transpose(1, 2).flatten(2), block.attn.c_proj)
-    # Feed-forward, Add & Norm: x <- x + W_2 gelu(W_1 LayerNorm(x) + b_1) + b_2
+    # Norm, feed-forward, Add: x <- x + W_2 gelu(W_1 LayerNorm(x) + b_1) + b_2; gelu: a smooth ReLU
     inner = F.gelu(dense(norm(x, block.ln_2), block.mlp.c_fc), approximate="tanh")
     x = x + dense(inner, block.mlp.c_proj)
-    lesson.check("5.2 a block of GPT-2 by hand = its hidden states", x, states[1], "=", 1e-3)
+    lesson.check("5.2 a whole block of GPT-2 by hand = its hidden states", x, library, "=", 1e-3)
 
 
 def change_word(model: Any, ids: Tensor, place: int) -> float:
     """How far the logits before `place` move when the token there becomes another."""
     other = ids.clone()
-    other[0, place] = ids[0, 1]
+    other[0, place] = ids[0, 1]  # any other token
     moved = model(ids)[0] - model(other)[0]  # [0] are the logits, [1, T, vocabulary]
     return float(moved[0, :place].abs().max())
 
@@ -980,17 +994,25 @@ def show_prediction(lesson: Lesson, tokenizer: Any, model: Any) -> None:
 
 
 def show_unseen_pages(lesson: Lesson, tokenizer: Any, model: Any) -> None:
-    """The pages that the LSTM was tested on, 500 characters at a time, as there."""
+    """The pages that the LSTM was tested on, 500 characters at a time, as there.
+
+    The embedded GPT-2 has not seen them either; the real one may have.
+    """
     text = load_novel()[1][: 2000 if lesson.options.quick else 20000]
     pieces = [text[start : start + 500] for start in range(0, len(text), 500)]
     nats = sum(token_losses(model, text_ids(tokenizer, model, piece)).sum().item()
                for piece in pieces)
-    lesson.score(model, model.name_or_path, "novel", nats / math.log(2) / len(text),
-                 "bits/character")
+    bits = nats / math.log(2) / len(text)
+    lesson.score(model, model.name_or_path, "novel", bits, "bits/character")
+    say(f"  {bits:.2f} bits per character on the pages of the novel that the LSTM was tested on")
 
 
 def show_choices(lesson: Lesson, tokenizer: Any, model: Any, prompt: Any) -> None:
-    """The next word's probabilities, and four ways to choose from them."""
+    """The next word's probabilities, and four ways to choose from them.
+
+    Greedy: the likeliest. Temperature below 1: the likely become likelier. Top-k: one of the k
+    likeliest; top-p: of the likeliest that together reach p. top_k=0 lifts a limit of GPT-2's own.
+    """
     probabilities, tokens = model(**prompt).logits[0, -1].softmax(-1).topk(5)
     words = [f'"{tokenizer.decode([token])}" {100 * p:.0f} %'
              for token, p in zip(tokens, probabilities, strict=True)]
@@ -1016,8 +1038,8 @@ def show_generation(lesson: Lesson, tokenizer: Any, model: Any, prompt: Any) -> 
         seconds.append(time.perf_counter() - began)
     lesson.check("5.6 greedy by hand, the likeliest token each time = generate()", by_hand,
                  texts[0][:, : by_hand.shape[1]])
-    lesson.check("5.7 64 tokens with the key-value cache = without it", texts[0], texts[1])
-    say(f"  64 tokens took {seconds[0]:.2f} s with the cache, {seconds[1]:.2f} s without")
+    lesson.check("5.7 64 tokens, old keys and values kept = all computed anew", texts[0], texts[1])
+    say(f"  64 tokens: {seconds[0]:.2f} s with this key-value cache, {seconds[1]:.2f} s without")
 
 
 def attention_maps(lesson: Lesson, name: str, tokenizer: Any, model: Any) -> Tensor:
@@ -1025,9 +1047,9 @@ def attention_maps(lesson: Lesson, name: str, tokenizer: Any, model: Any) -> Ten
     ids = tokenizer("Elizabeth took the letter and walked into the garden.", return_tensors="pt")
     maps: Tensor = model(**ids.to(model.device), output_attentions=True).attentions[1][0]
     tokens = tokenizer.convert_ids_to_tokens(ids.input_ids[0].tolist())
-    say(f"  tokens: {' '.join(tokens)}".replace("\u0120", "_"))  # GPT-2's sign for a space
+    say(f"  tokens (_ is a space): {' '.join(tokens)}".replace("\u0120", "_"))
     lesson.picture(f"{name}-attention", "where the heads of its second layer look", maps, 4, 10)
-    lesson.check(f"5.13 {name}'s attention weights add up to 1", maps.sum(-1),
+    lesson.check(f"5.13 {name}'s attention weights, each token's add up to 1", maps.sum(-1),
                  torch.ones(maps.shape[:2]))
     return maps
 
@@ -1039,7 +1061,7 @@ def demo_gpt2(lesson: Lesson) -> None:
     tokenizer, model = load_pretrained(lesson, "GPT-2", "GPT2LMHeadModel")
     ids = text_ids(tokenizer, model, "It is a truth universally acknowledged")
     show_block(lesson, model, ids)
-    lesson.check("5.4 GPT-2 sees the past only: another last word changes no logits before it",
+    lesson.check("5.4 GPT-2 sees the past only: another last word moves what it says before by = 0",
                  change_word(model, ids, -1), 0.0)
     show_prediction(lesson, tokenizer, model)
     show_unseen_pages(lesson, tokenizer, model)
@@ -1059,28 +1081,32 @@ MASKS = {  # sentence: words that fit
     "I am very [MASK] to see you.": "happy glad pleased sorry anxious",
 }
 PARAPHRASES = [  # a sentence, the same in other words, an unrelated one with a word in common
-    "A man is playing a guitar. Someone plays the guitar. A man is cutting an onion.",
-    "The child is sleeping in the bed. A kid is asleep in bed. The child is riding a horse.",
-    "It is raining heavily today. There is a lot of rain today. The shop is closed today.",
-    "She was angry with her brother. Her brother had made her furious. She went to her brother.",
-    "The train arrived late. The train was not on time. He bought a book about the train.",
-    "The doctor gave him medicine. He got a drug from the physician. The doctor owns a boat.",
+    ("A man is playing a guitar.", "Someone plays the guitar.", "A man is cutting an onion."),
+    ("The child is sleeping in the bed.", "A kid is asleep in bed.",
+     "The child is riding a horse."),
+    ("It is raining heavily today.", "There is a lot of rain today.", "The shop is closed today."),
+    ("She was angry with her brother.", "Her brother had made her furious.",
+     "She went to her brother."),
+    ("The train arrived late.", "The train was not on time.", "He bought a book about the train."),
+    ("The doctor gave him medicine.", "He got a drug from the physician.",
+     "The doctor owns a boat."),
 ]
 SENSES = {  # a word: two sentences with it in one sense, one with it in another
-    "bank": "He sat on the bank of the river. They walked along the bank of the stream. "
-            "She put her money in the bank.",
-    "bat": "He hit the ball with a bat. The player swung his bat at the ball. "
-           "A bat flew out of the dark cave.",
-    "spring": "The flowers bloom in spring. It rains a lot in spring. "
-              "The metal spring in the watch is broken.",
-    "letter": "She wrote a letter to her mother. He sent me a letter last week. "
-              "The first letter of the alphabet is A.",
+    "bank": ("He sat on the bank of the river.", "They walked along the bank of the stream.",
+             "She put her money in the bank."),
+    "bat": ("He hit the ball with a bat.", "The player swung his bat at the ball.",
+            "A bat flew out of the dark cave."),
+    "spring": ("The flowers bloom in spring.", "It rains a lot in spring.",
+               "The metal spring in the watch is broken."),
+    "letter": ("She wrote a letter to her mother.", "He sent me a letter last week.",
+               "The first letter of the alphabet is A."),
 }
 SENTIMENTS = {  # about other things than films, which the classifier has learned from
-    "POSITIVE": "The soup was delicious and the waiter was very friendly. What a wonderful day! "
-                "I love this phone, it works perfectly. The team played brilliantly and won.",
-    "NEGATIVE": "The room was dirty and the bed was terrible. This is the worst coffee ever. "
-                "My new shoes fell apart. The train was late again and nobody helped us.",
+    "POSITIVE": ("The soup was delicious and the waiter was very friendly.",
+                 "What a wonderful day!", "I love this phone, it works perfectly.",
+                 "The team played brilliantly and won."),
+    "NEGATIVE": ("The room was dirty and the bed was terrible.", "This is the worst coffee ever.",
+                 "My new shoes fell apart.", "The train was late again and nobody helped us."),
 }
 
 
@@ -1089,12 +1115,12 @@ def show_order(lesson: Lesson, model: Any, ids: Tensor) -> None:
     order = torch.randperm(ids.shape[1], device=ids.device)
     places = torch.arange(ids.shape[1], device=ids.device)[None]  # [1, T]: 0, 1, 2 ...
     for claim, positions, relation, bound in (
-        ("without positions, permuted words give permuted outputs", 0 * places, "<", 1e-3),
-        ("with positions, they do not", places, ">", 0.1),
+        ("without positions, permuted words only permute the outputs", 0 * places, "<", 1e-3),
+        ("with positions, they change them", places, ">", 0.1),
     ):
         states = model.bert(ids, position_ids=positions).last_hidden_state
         permuted = model.bert(ids[:, order], position_ids=positions).last_hidden_state
-        lesson.check(f"5.3 {claim}; apart by",
+        lesson.check(f"5.3 {claim}; off by",
                      (states[:, order] - permuted).abs().max(), bound, relation)
 
 
@@ -1108,7 +1134,7 @@ def show_masks(lesson: Lesson, tokenizer: Any, model: Any) -> None:
         guesses = tokenizer.convert_ids_to_tokens(tokens.tolist())
         fitting += guesses[0] in fits.split()
         words = [f"{g} {100 * p:.0f} %" for g, p in zip(guesses, probabilities, strict=True)]
-        say(f"  {sentence} {', '.join(words)}")
+        say(f"  {sentence} -> {', '.join(words)}")
     lesson.check(f"5.8 sentences of {len(MASKS)} whose likeliest word fits", fitting,
                  len(MASKS) / 2, ">=")
 
@@ -1137,11 +1163,11 @@ def word_feature(tokenizer: Any, model: Any, word: str, sentence: str) -> Tensor
 def show_meaning(lesson: Lesson, tokenizer: Any, model: Any) -> None:
     """Near in meaning is near in space: for sentences, and for one word in two senses.
 
-    The embedded BERT has also learned from a sentence model (data/models/bert-mini/README.md).
+    bert-mini learned this from a sentence model, too (data/models/bert-mini/README.md).
     """
-    cls, mean = sentence_features(tokenizer, model, sentences_of(" ".join(PARAPHRASES)))
+    cls, mean = sentence_features(tokenizer, model, list(itertools.chain(*PARAPHRASES)))
     words = torch.stack([word_feature(tokenizer, model, word, sentence)
-                         for word, text in SENSES.items() for sentence in sentences_of(text)])
+                         for word, sentences in SENSES.items() for sentence in sentences])
     nearer = {}
     for what, x in (("sentences by [CLS]", cls), ("sentences by mean", mean), ("words", words)):
         x = x - x.mean(0)  # what all of them share tells nothing about one
@@ -1158,6 +1184,7 @@ def show_meaning(lesson: Lesson, tokenizer: Any, model: Any) -> None:
 
 def show_head(lesson: Lesson, tokenizer: Any, model: Any) -> None:
     """A small MLP on BERT's features: is a paragraph, its quotation marks gone, speech or story?"""
+    say("  A paragraph of the novel, its quotation marks gone: is it speech or story?")
     data: list[Tensor] = []
     for text, n in zip(load_novel(), (60, 40) if lesson.options.quick else (200, 100), strict=True):
         paragraphs = [p for p in re.split(r"\n+", text) if len(p) > 40]
@@ -1176,18 +1203,19 @@ def show_sentiment(lesson: Lesson) -> None:
     """A fine-tuned classifier, through the pipeline that people use."""
     import transformers
 
+    say("  DistilBERT, a smaller BERT, fine-tuned on film reviews: is a sentence positive?")
     tokenizer, model = load_pretrained(lesson, "DistilBERT", "DistilBertForSequenceClassification")
     classify = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer,
                                      device=lesson.device)
     right = []
     for label, sentences in SENTIMENTS.items():
-        for sentence in sentences_of(sentences):
+        for sentence in sentences:
             found = classify(sentence)[0]
             right.append(found["label"] == label)
             say(f"  {found['label']} {100 * found['score']:.0f} %: {sentence}")
     percent = 100 * sum(right) / len(right)
     lesson.score(model, model.name_or_path, "sentiment", percent, "%")
-    lesson.check("5.10 sentiment of sentences that it never saw, right in %", percent, 75, ">=")
+    lesson.check("5.10 sentiment of sentences that it never saw, % right", percent, 75, ">=")
 
 
 def demo_bert(lesson: Lesson) -> None:
@@ -1195,13 +1223,14 @@ def demo_bert(lesson: Lesson) -> None:
     tokenizer, model = load_pretrained(lesson, "BERT", "BertForPreTraining")
     ids = tokenizer("the dog bit the man in the park", return_tensors="pt").input_ids
     ids = ids.to(lesson.device)
-    lesson.check("5.4 BERT sees everything: another last word changes the logits before it, by",
+    lesson.check("5.4 BERT sees everything: another last word moves what it says before by",
                  change_word(model, ids, -2), 0.1, ">")  # token -1 is [SEP]
     show_order(lesson, model, ids)
     show_masks(lesson, tokenizer, model)
     show_meaning(lesson, tokenizer, model)
     maps = attention_maps(lesson, "BERT", tokenizer, model)
-    lesson.check("5.13 BERT's attention to the words that follow", maps.triu(1).sum(), 0, ">")
+    ahead = maps.triu(1).sum() / maps.sum()
+    lesson.check("5.13 BERT's attention to the words that follow, a share of", ahead, 0, ">")
     show_head(lesson, tokenizer, model)
     show_sentiment(lesson)
 
@@ -1327,8 +1356,8 @@ BEST_FOR = {  # the lecture's table: what each is best for, and its main idea
     "MLP": ("tables, vectors", "fully connected; no sense of space or time"),
     "CNN": ("images, grids", "convolutions and pooling; the same filters everywhere"),
     "LSTM": ("sequences", "recurrence; gates keep a long memory"),
-    "GPT-2": ("generating text", "self-attention to the past, all at once"),
-    "DistilBERT": ("understanding text", "self-attention to the whole sentence"),
+    "GPT": ("generating text", "self-attention to the past, all at once"),
+    "BERT": ("understanding text", "self-attention to the whole sentence"),
 }
 
 
@@ -1336,7 +1365,7 @@ def show_table(lessons: Sequence[Lesson]) -> None:
     """The lecture's table, with this run's own numbers."""
     say("\n6. Which one to use\n-------------------")
     for model, (best, idea) in BEST_FOR.items():
-        say(f"  {model:10} is best for {best}: {idea}", 13)
+        say(f"  {model:4} is best for {best}: {idea}", 13)
     say("\n  data             model                    parameters   trained in   score")
     for line in (line for lesson in lessons for line in lesson.table):
         say(line)
@@ -1425,11 +1454,14 @@ def run(options: argparse.Namespace, lessons: Sequence[Lesson]) -> int:
     why = "as asked" if options.device != "auto" else "the fastest that this machine has"
     say(f"Deep learning, shown. Device: {options.picked} ({why}); seed {options.seed}; "
         + ", ".join(f"{name} {version}" for name, version in VERSIONS.items()))
-    if not options.figures:
-        options.figures = DATA / "figures"
-        if problem := why_unwritable(options.figures):
-            options.figures = None
-            say(f"No pictures: {problem}; name another place with --figures")
+    options.figures = options.figures or DATA / "figures"
+    if problem := why_unwritable(options.figures):
+        options.figures = None
+        say(f"No pictures: {problem}; name another place with --figures")
+    else:
+        say(f"Pictures: {options.figures}")
+    say('How to read a claim: in "A = B: largest difference 4e-08", A and B agree, except for '
+        'rounding; in "A: 98 >= 97", 98 was measured, and 97 is what it is compared with.')
     try:
         for lesson in lessons:
             if lesson.name in options.only:
@@ -1444,8 +1476,8 @@ def run(options: argparse.Namespace, lessons: Sequence[Lesson]) -> int:
 
 def report(options: argparse.Namespace, lessons: Sequence[Lesson], seconds: float) -> None:
     """Say what happened, and write it into the --json file, for a program to read."""
-    passed = sum(check["passed"] is True for lesson in lessons for check in lesson.checks)
-    say(f"\n{passed} checks passed in {seconds:.0f} s. "
+    passed = [check["passed"] for lesson in lessons for check in lesson.checks]
+    say(f"\n{passed.count(True)} of {len(passed)} checks passed in {seconds:.0f} s. "
         + " ".join(f"{lesson.name}: {lesson.status}." for lesson in lessons))
     names = ("name", "status", "seconds", "metrics", "checks", "figures", "error")
     found = {"versions": {"python": sys.version.split()[0], **VERSIONS},

@@ -75,7 +75,7 @@ def test_the_table_at_the_end_has_the_runs_own_numbers(quick):
     table = quick.stdout[quick.stdout.index("6. Which one to use") :]
     for demo in quick.report["demos"]:
         for name, value in demo["metrics"].items():
-            model, data = name.split(" (")[0].split(", ")
+            model, data = name.split(" (")[0].rsplit(", ", 1)
             assert re.search(rf"{re.escape(data)} +{re.escape(model)} .*{value:.2f}", table), name
     for idea in ("tables, vectors", "images, grids", "sequences", "generating", "understanding"):
         assert idea in table
