@@ -63,9 +63,10 @@ try:
     for package, version in VERSIONS.items():  # transformers is imported where it is used: slow
         if Version(version) < Version(NEEDED[package]):
             raise ImportError(f"{package} {version} is too old")
-except ImportError as problem:
-    sys.exit(f"{f'{problem.name} is missing' if problem.name else problem}; needed: Python 3.10, "
-             "torch 2.9, torchvision 0.24, transformers 5.0 or newer. Install:  "
+except (ImportError, OSError, RuntimeError) as problem:  # missing, old, or not made for each other
+    name = getattr(problem, "name", None)
+    sys.exit(f"{f'{name} is missing' if name else problem}; needed: Python 3.10, torch 2.9, "
+             "torchvision 0.24, transformers 5.0 or newer. Install:  "
              "python -m pip install -r requirements.txt")
 except KeyboardInterrupt:  # importing takes seconds
     sys.exit(130)

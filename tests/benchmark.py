@@ -272,7 +272,7 @@ def main():
     benches = {name[6:]: work for name, work in globals().items() if name.startswith("bench_")}
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, "
-        f"bfloat16 units: {bool(torch.cpu.get_capabilities().get('amx_bf16'))}"
+        f"bfloat16 units: {lecture.mixed_precision(torch.device('cpu'))._enabled}"
     )
     print("what  ours  theirs  ratio  bar")
     for name in sys.argv[1:] or benches:

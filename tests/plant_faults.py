@@ -19,13 +19,13 @@ SCRIPT = "03_Deep_Learning_Models.py"
 PARTS = ("tools", "data", "rows", "command_line", "robustness", "notebook")
 FAULTS = {  # what a careless edit could do: the text before and after
     "loss: optimizer.step() removed": (
-        "        optimizer.step()\n        schedule",
-        "        schedule",
+        "        optimizer.step()  # 4. update",
+        "        # 4. update",
     ),
-    "loss: zero_grad() removed": ("        optimizer.zero_grad()\n", ""),
+    "loss: zero_grad() removed": ("        optimizer.zero_grad()  #", "        #"),
     "loss: backward before clipping lost": (
-        "        nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n",
-        "",
+        "        nn.utils.clip_grad_norm_(model.parameters(), 1.0)  #",
+        "        #",
     ),
     "loss: the rate never falls": ("        schedule.step()\n", ""),
     "loss: NaN goes unnoticed": ("if not all(map(math.isfinite, numbers))", "if False"),
@@ -37,10 +37,10 @@ FAULTS = {  # what a careless edit could do: the text before and after
     ),
     "accuracy: wrong axis": ("predict(model, x).argmax(-1)", "predict(model, x).argmax(0)"),
     "check: tolerance a thousand times larger": (
-        "tolerance * max(1.0",
-        "1000 * tolerance * max(1.0",
+        "1e-4 * max(1.0",
+        "0.1 * max(1.0",
     ),
-    "check: shapes not compared": ("if same_shape else math.inf", "if True else math.inf"),
+    "check: shapes not compared": ("if alike else math.inf", "if True else math.inf"),
     "check: sign of a comparison": ('"<": difference < 0', '"<": difference > 0'),
     "check: skipped rows pass": (
         '"passed": None if skipped else passed',
@@ -56,8 +56,8 @@ FAULTS = {  # what a careless edit could do: the text before and after
         "logits.exp().sum(0, keepdim=True)",
     ),
     "MLP: a layer without activation": (
-        "nn.Linear(hidden, hidden), activation(),",
-        "nn.Linear(hidden, hidden), nn.Identity(),",
+        "return nn.Sequential(*layers[:-1])",
+        "return nn.Sequential(*layers[:4], *layers[5:-1])",
     ),
     "letters: standardised with the test rows": (
         "(x - x[:16000].mean(0)) / x[:16000].std(0)",
@@ -69,8 +69,8 @@ FAULTS = {  # what a careless edit could do: the text before and after
     ),
     "MNIST: test on training digits": ("for train in (True, False)", "for train in (True, True)"),
     "MNIST: a failed download is not explained": (
-        "        except (RuntimeError, OSError) as error:\n            if not bad",
-        "        except TypeError as error:\n            if not bad",
+        "        except (RuntimeError, OSError) as error:\n            bad",
+        "        except TypeError as error:\n            bad",
     ),
     "convolution: padding forgotten": ("F.pad(image, [padding] * 4)", "F.pad(image, [0] * 4)"),
     "convolution: stride of the columns": ("j * stride : j * stride + k", "j : j + k"),
@@ -106,10 +106,10 @@ FAULTS = {  # what a careless edit could do: the text before and after
         "return scores.softmax(-1) @ v",
         "return scores.softmax(-2) @ v",
     ),
-    "cost: each kept tensor weighs the same": ("tensor.nbytes / 1e6", "1e-6"),
+    "cost: each kept tensor weighs the same": ("kept.nbytes / 1e6", "1e-6"),
     "block: residual forgotten": (
-        "    x = x + dense(inner, block.mlp.c_proj)",
-        "    x = dense(inner, block.mlp.c_proj)",
+        "    x = x + inner @ mlp.c_proj.weight",
+        "    x = inner @ mlp.c_proj.weight",
     ),
     "block: norm without its mean": ("centred = x - x.mean(-1, keepdim=True)", "centred = x"),
     "GPT-2: predicts the token it sees": (
@@ -117,10 +117,18 @@ FAULTS = {  # what a careless edit could do: the text before and after
         "model(ids).logits[0, 1:], ids[0, 1:], reduction",
     ),
     "greedy: the least likely token": ("logits[:, -1:].argmax(-1)", "logits[:, -1:].argmin(-1)"),
-    "features: padding counted": ("(states * real).sum(1) / real.sum(1)", "states.mean(1)"),
+    "features: always the first word": ("return states[place],", "return states[0],"),
+    "block: positions forgotten": (
+        "x = gpt.wte(ids) + gpt.wpe(torch.arange(ids.shape[1], device=ids.device))",
+        "x = gpt.wte(ids)",
+    ),
+    "lengths: padding not left out": (
+        "packed = nn.utils.rnn.pack_sequence(sequences)",
+        "packed = nn.utils.rnn.pad_sequence(sequences)",
+    ),
     "order: positions never put in": (
-        '("with their positions, they do not", places, ">", 0.1)',
-        '("with their positions, they do not", 0 * places, ">", 0.1)',
+        '("with positions, they change them", places, ">", 0.1)',
+        '("with positions, they change them", 0 * places, ">", 0.1)',
     ),
     "pretrained: gradients and dropout on": (
         "model.eval().requires_grad_(False)",
@@ -131,11 +139,11 @@ FAULTS = {  # what a careless edit could do: the text before and after
         'if lesson.options.models == "hub":\n                raise',
         "if True:\n                raise",
     ),
-    "hub: timeout removed": ("if time.monotonic() - since > seconds:", "if False:"),
+    "hub: timeout removed": ("        if size == before:\n", "        if False:\n"),
     "hub: any answer will do": ('return "" if good else', 'return "" if found else'),
     "hub: revision not pinned": (
-        "hub.hf_hub_download(repository, file, revision=revision,",
-        "hub.hf_hub_download(repository, file,",
+        "functools.partial(hub.hf_hub_download, repository, revision=revision,",
+        "functools.partial(hub.hf_hub_download, repository,",
     ),
     "run: a failing demo stops the others": (
         "    except Exception as error:  # the other demos go on",
@@ -146,10 +154,10 @@ FAULTS = {  # what a careless edit could do: the text before and after
         "return 0",
     ),
     "run: the seed is forgotten": ("    torch.manual_seed(lesson.options.seed)\n", ""),
-    "run: no second try on the CPU": ('if lesson.device.type == "cpu" or not lacking:', "if True:"),
+    "run: no second try on the CPU": ('if lacking and lesson.device.type != "cpu":', "if False:"),
     "report: written in place": (
-        "        write(part)\n        part.replace(file)",
-        "        write(file)",
+        "        part.write_bytes(content)\n        part.replace(file)",
+        "        file.write_bytes(content)",
     ),
     "picture: dark and bright swapped": (
         "tiles, columns, normalize=True,",

@@ -257,6 +257,16 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path):
     assert "python -m pip install -r requirements.txt" in line
 
 
+def test_packages_that_do_not_fit_each_other_end_in_one_line(tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    text = "raise RuntimeError('operator torchvision::nms does not exist')"
+    (tmp_path / "torchvision/__init__.py").write_text(text)
+    done = run_script(env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("operator torchvision::nms does not exist; needed: Python 3.10")
+
+
 def test_an_old_package_is_named_with_the_version_that_is_needed(tmp_path):
     (tmp_path / "transformers-4.57.1.dist-info").mkdir()
     metadata = tmp_path / "transformers-4.57.1.dist-info/METADATA"

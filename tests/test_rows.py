@@ -151,11 +151,17 @@ def test_bits_of_the_unseen_pages_are_those_of_the_model_card(lecture, gpt2, les
 
 def test_a_guess_by_equal_chances_costs_log2_of_the_vocabulary(lecture):
     class Even:
+        device = "cpu"
+
         def __call__(self, ids):
             self.logits = torch.zeros(1, ids.shape[1], 50)
             return self
 
-    losses = lecture.token_losses(Even(), torch.arange(8)[None])
+    def tokenizer(text, verbose):
+        return argparse.Namespace(input_ids=list(range(7)))
+
+    tokenizer.eos_token_id = 9
+    losses = lecture.token_losses(tokenizer, Even(), "seven tokens")
     assert losses.shape == (7,)
     assert losses.mean().item() == pytest.approx(math.log(50))
 
@@ -165,12 +171,27 @@ def test_a_head_on_berts_features_learns_a_task(lecture, bert, lesson):
     assert only(lesson, "2.5") == [True]
 
 
-def test_mean_features_ignore_the_padding(lecture, bert):
-    short, long = "A dog.", "The old dog slept in the warm sun for the whole afternoon."
-    together = lecture.sentence_features(*bert, [short, long])
-    alone = lecture.sentence_features(*bert, [short])
-    for ours, reference in zip(together, alone, strict=True):
-        torch.testing.assert_close(ours[:1], reference, atol=1e-4, rtol=1e-3)
+def test_features_are_the_vector_of_the_word_and_the_mean_of_all(lecture, bert):
+    tokenizer, model = bert
+    ids = tokenizer("The dog slept.", return_tensors="pt")
+    states = model.bert(**ids).last_hidden_state[0]
+    word, mean = lecture.features(tokenizer, model, "The dog slept.", "dog")
+    torch.testing.assert_close(word, states[ids.input_ids[0].tolist().index(
+        tokenizer.convert_tokens_to_ids("dog"))])
+    torch.testing.assert_close(mean, sum(states) / len(states))
+    first, _ = lecture.features(tokenizer, model, "The dog slept.")
+    torch.testing.assert_close(first, states[0])
+
+
+def test_two_senses_of_a_word_need_the_words_own_vector(lecture, lesson, bert, monkeypatch):
+    lecture.show_meaning(lesson, *bert)
+    assert only(lesson, "5.9") == [True, True]
+    features = lecture.features
+    monkeypatch.setattr(
+        lecture, "features", lambda t, m, text, word="": tuple(-v for v in features(t, m, "A dog."))
+    )
+    lecture.show_meaning(lesson, *bert)
+    assert only(lesson, "5.9") == [True, True, False, False]
 
 
 def test_the_writer_begins_with_its_prompt_and_uses_the_novels_characters(lecture):
