@@ -8,9 +8,9 @@
     python 03_Deep_Learning_Models.py --only cnn lstm    some of mlp, cnn, lstm, gpt2, bert
     python 03_Deep_Learning_Models.py --quick            short trainings, for a first look
 
-Each line that begins with "ok" is a claim of the lecture, with what was measured; the number in
-front names its section: 3.4 belongs to section 3. All data and three small language models lie in
-data/, so that no network is needed. Where the model hub can be reached, the real GPT-2, BERT and
+Each line that begins with "ok" supports a claim of the lecture with what was measured; the number
+in front names the section: 3.4 belongs to section 3. All data and three small language models lie
+in data/, so that no network is needed. Where the model hub can be reached, the real GPT-2, BERT and
 DistilBERT (1.3 GB) are fetched once and used instead; --models embedded downloads nothing.
 
 Left out, so that one sitting is enough: data loaders (the data fit in memory), saving what was
@@ -178,7 +178,7 @@ class Lesson:
         verdict = "skipped" if skipped else "ok" if passed else "FAILED"
         say(f"  {verdict:7} {section:>4}  {claim}: {shown}", 16)
 
-    def score(self, model: nn.Module, name: str, task: str, value: float, unit: str = "%",
+    def score(self, model: nn.Module, name: str, task: str, value: float, unit: str,
               seconds: float = 0.0) -> None:
         """Note a line of the final table; no seconds: the model was trained before this run."""
         self.metrics[f"{name}, {task} ({unit})"] = value
@@ -413,10 +413,10 @@ def show_data_hunger(lesson: Lesson, data: Sequence[Tensor]) -> None:
     gap, lead = train_mlp - mlp, mlp - linear
     lesson.check("1.6 more rows help the MLP each time; smallest gain, points", mlp.diff().min(), 0,
                  ">", full=True)
-    lesson.check("1.6 overfitting, MLP on train minus test rows, points: 250 rows, 16,000 rows",
+    lesson.check("1.6 the MLP's train minus test accuracy, points, with 250 rows and with 16,000",
                  gap[0], gap[-1], ">", full=True)
-    lesson.check("1.6 MLP minus linear model, points: 16,000 rows, 250 rows", lead[-1], lead[0],
-                 ">", full=True)
+    lesson.check("1.6 MLP minus linear model, points, with 16,000 rows and with 250", lead[-1],
+                 lead[0], ">", full=True)
 
 
 def demo_mlp(lesson: Lesson) -> None:
@@ -539,7 +539,7 @@ def show_translation(lesson: Lesson, models: dict[str, nn.Sequential], x: Tensor
     lesson.check("3.4 one pixel's shift changes the pooled features less than the pixels",
                  (moved_features - features).norm() / features.norm(),
                  (moved - digits).norm() / digits.norm(), "<", full=True)
-    say("  shifted by            0      1      2      3      4 pixels   (accuracy, %)")
+    say("  shifted by            0      1      2      3      4 pixels   (%, of 5,000 test digits)")
     right = {}
     for name in ("CNN", "MLP"):
         right[name] = [accuracy(models[name], shifted(x, pixels), y) for pixels in range(5)]
@@ -558,19 +558,19 @@ def show_depth(lesson: Lesson, cnn: nn.Sequential, data: Sequence[Tensor]) -> No
         x, x_test = predict(stage, x), predict(stage, x_test)
         probe = build_mlp(x[0].numel(), 10)
         right.append(fit(lesson, "linear", probe, (x, y, x_test, y_test), 300, 0.003)[0])
-    say("  a linear classifier of 5,000 digits, on pixels, block 1, block 2, dense layer: "
+    say("  a linear classifier, trained on 5,000 digits, of pixels, block 1, block 2, dense layer: "
         + ", ".join(f"{value:.2f}" for value in right) + " %")
     lesson.check("1.5 each is easier to classify than the one before; smallest rise, points",
                  torch.tensor(right).diff().min(), 0, ">", full=True)
 
 
 def show_structure(lesson: Lesson, data: Sequence[Tensor]) -> None:
-    """Shuffle the pixels of all images alike: the MLP does not notice, the CNN is lost."""
+    """Shuffle the pixels of all images alike: the MLP does not notice, the CNN loses its lead."""
     x, y, x_test, y_test = data[0][:12000], data[1][:12000], *data[2:]
     order = torch.randperm(28 * 28, device=x.device)
     mixed, mixed_test = (part.flatten(1)[:, order].view_as(part) for part in (x, x_test))
     lost = []
-    for name, build, steps, rate in (  # as many steps as each needs to settle
+    for name, build, steps, rate in (  # 2 and 6 passes: the MLP needs them to settle
         ("CNN", build_cnn, 94, 0.01), ("MLP", lambda: build_mlp(784, 165, 165, 10), 282, 0.005),
     ):
         as_is, _ = fit(lesson, name, build(), (x, y, x_test, y_test), steps, rate)
@@ -591,14 +591,14 @@ def show_features(lesson: Lesson, start: Tensor, cnn: nn.Sequential, x: Tensor, 
     """
     filters, bias, *_ = (p.detach().cpu() for p in cnn.parameters())
     # the same input and output fully connected: (inputs + 1) x outputs
-    dense = (28 * 28 + 1) * 16 * 24 * 24  # 24 = 28 - 5 + 1
+    dense = (x[0].numel() + 1) * predict(cnn[0], x[:1]).numel()
     shared = filters.numel() + bias.numel()
     lesson.check(f"3.5 {shared} shared parameters in place of {dense:,} of a dense layer; ratio",
                  shared / dense, 0.001, "<")
     # the weights of an edge are like their neighbours; parts and objects are for the eye, below
     alike = [torch.corrcoef(torch.stack([w[..., :-1].flatten(), w[..., 1:].flatten()]))[0, 1]
              for w in (filters - start, start)]
-    lesson.check("3.8 correlation of neighbours in a filter: what training added, at random",
+    lesson.check("3.8 correlation of neighbouring weights: what training added, the random start",
                  alike[0], alike[1], ">", full=True)
     maps = predict(cnn[:3], x[:1])
     lesson.picture("cnn-filters", "the 16 filters that block 1 learned; below, what training added",
@@ -730,7 +730,7 @@ def recall_batches(steps: int, device: torch.device) -> Iterator[tuple[Tensor, T
 
 
 def show_memory(lesson: Lesson) -> None:
-    """Which symbol came first, 100 symbols ago? As many hidden units and steps for all."""
+    """Which of 100 symbols came first? As many hidden units and steps for all."""
     test = torch.randint(8, (2000, 100), device=lesson.device)
     say("  100 random symbols of 8 kinds: which came first? By chance, 12.5 % are right.")
     right, steps = {}, lesson.steps(200)
@@ -743,9 +743,10 @@ def show_memory(lesson: Lesson) -> None:
         right[name] = 100 * (guess == test[:, 0]).sum().item() / len(test)
         lesson.score(model, name, "recall", right[name], "%", seconds)
         say(f"  {name}: {right[name]:.2f} % right")
-    lesson.check("4.4 an LSTM that starts with its forget gate near 1 recalls it, %", right[name],
-                 99, ">=", full=True)
-    lesson.check("4.4 the RNN does not, %", right["RNN"], 70, "<", full=True)
+    say("  As PyTorch starts it, an LSTM forgets about half of its cell at each step.")
+    lesson.check("4.4 the LSTM that starts with its forget gate near 1 recalls the first, %",
+                 right["LSTM, forget gate near 1"], 99, ">=", full=True)
+    lesson.check("4.4 the RNN recalls it less often, %", right["RNN"], 70, "<", full=True)
 
 
 def show_lengths(lesson: Lesson) -> None:
@@ -762,11 +763,6 @@ def load_novel() -> tuple[str, str]:
     text = (DATA / "pride-and-prejudice.txt").read_text(encoding="utf-8")
     text = re.sub(r"(?<=\S)\n(?=\S)", " ", text)
     return text[: len(text) * 9 // 10], text[len(text) * 9 // 10 :]
-
-
-def sentences_of(text: str) -> list[str]:
-    """A text cut after each full stop, question mark, exclamation mark or semicolon."""
-    return re.split(r"(?<=[.!?;])\s+", text)
 
 
 def excerpts(ids: Tensor, length: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -804,10 +800,10 @@ def show_writing(lesson: Lesson) -> None:
     frequency = torch.bincount(ids, minlength=len(characters)).clamp(min=1) / len(ids)
     by_frequency = -frequency[test[1:]].log2().mean().item()
     say(f"  Pride and Prejudice, character by character: loss {curve(losses)}")
-    say(f"  It writes: {generate(model, characters, 'Elizabeth ', 200)}")
+    say(f"  It writes: {' '.join(generate(model, characters, 'Elizabeth ', 200).split())}")
     lesson.score(model, "LSTM", "novel", bits, "bits/character", seconds)
-    lesson.check(f"4.5 bits that the LSTM ({bits:.2f}) saves for each unseen character, against "
-                 f"how often it comes ({by_frequency:.2f})", by_frequency - bits, 1, ">", full=True)
+    lesson.check(f"4.5 bits for each unseen character: by its frequency {by_frequency:.2f}, by the "
+                 f"LSTM {bits:.2f}; saved", by_frequency - bits, 1, ">", full=True)
 
 
 def processor_seconds(work: Callable[..., object], *inputs: Tensor) -> float:
@@ -833,22 +829,19 @@ def check_growth(lesson: Lesson, what: str, sizes: Sequence[int], costs: Sequenc
 
 @torch.no_grad()
 def show_waiting(lesson: Lesson) -> None:
-    """Step t waits for step t-1, n waits for n steps; attention takes all positions at once."""
-    lstm, sizes = nn.LSTM(64, 64, batch_first=True), [64, 128, 256, 512]
+    """Step t waits for step t-1, so that n steps take n turns; attention needs one for all.
 
-    def one_by_one(x: Tensor) -> None:
-        state = None
-        for x_t in x.split(1, dim=1):
-            _, state = lstm(x_t, state)
-
-    steps = [processor_seconds(one_by_one, torch.randn(1, n, 64)) for n in sizes]
-    x = torch.randn(1, 512, 64)
-    inside, at_once = processor_seconds(lstm, x), processor_seconds(attention, x, x, x)
-    say(f"  512 positions on one core: LSTM {1000 * steps[-1]:.1f} ms in 512 calls, one after the "
-        f"other, {1000 * inside:.1f} ms in one call, which waits inside; attention, which many "
-        f"cores could share, {1000 * at_once:.1f} ms")
-    lesson.check("4.6 ms for 512 positions: LSTM step by step, attention at once",
-                 1000 * steps[-1], 1000 * at_once, ">")
+    One step of 512 sequences is as much arithmetic as 512 steps of one, and nothing waits in it.
+    """
+    lstm, sizes = nn.LSTM(256, 256, batch_first=True), [64, 128, 256, 512]
+    steps = [1000 * processor_seconds(lstm, torch.randn(1, n, 256)) for n in sizes]
+    x = torch.randn(1, 512, 256)
+    free = 1000 * processor_seconds(lstm, x.transpose(0, 1))
+    at_once = 1000 * processor_seconds(F.scaled_dot_product_attention, x, x, x)
+    lesson.check("4.6 ms of an LSTM on one core: 512 steps that wait, and 512 that need not",
+                 steps[-1], free, ">")
+    lesson.check("4.6 ms for 512 positions: the LSTM step by step, attention at once", steps[-1],
+                 at_once, ">")
     check_growth(lesson, "4.6 the LSTM's time", sizes, steps, power=1)
 
 
@@ -964,7 +957,8 @@ def token_losses(tokenizer: Any, model: Any, text: str) -> Tensor:
 
 def show_prediction(lesson: Lesson, tokenizer: Any, model: Any) -> None:
     """GPT-2 predicts the next token; a sentence is likelier than its words in another order."""
-    sentences = [s for s in sentences_of(load_novel()[1]) if 8 <= len(s.split()) <= 16][:30]
+    pieces = re.split(r"(?<=[.!?;])\s+", load_novel()[1])
+    sentences = [piece for piece in pieces if 8 <= len(piece.split()) <= 16][:30]
     ids = text_ids(tokenizer, model, sentences[0])
     # loss = -mean over t of log p(x_t | x_1 ... x_(t-1))
     p = model(ids).logits[0, :-1].softmax(-1)  # [T - 1, vocabulary]
@@ -994,25 +988,22 @@ def show_unseen_pages(lesson: Lesson, tokenizer: Any, model: Any) -> None:
     say(f"  {bits:.2f} bits per character on the pages of the novel that the LSTM was tested on")
 
 
-def show_choices(lesson: Lesson, tokenizer: Any, model: Any, prompt: Any) -> None:
-    """The next word's probabilities, and four ways to choose from them.
+def show_generation(lesson: Lesson, tokenizer: Any, model: Any) -> None:
+    """The next word's probabilities, ways to choose from them, and what a cache saves.
 
     Greedy: the likeliest. Temperature below 1: the likely become likelier. Top-k: one of the k
-    likeliest; top-p: of the likeliest that together reach p. top_k=0 lifts a limit of GPT-2's own.
+    likeliest; top-p: of the likeliest that together reach p. top_k=0: not the library's own top 50.
     """
+    prompt = tokenizer("Elizabeth looked at her sister, and", return_tensors="pt").to(lesson.device)
+    write = functools.partial(model.generate, **prompt, pad_token_id=tokenizer.eos_token_id)
     probabilities, tokens = model(**prompt).logits[0, -1].softmax(-1).topk(5)
     words = [f'"{tokenizer.decode([token])}" {100 * p:.0f} %'
              for token, p in zip(tokens, probabilities, strict=True)]
     say(f'  "{tokenizer.decode(prompt.input_ids[0])}" goes on with: {", ".join(words)}')
     for way, setting in (("greedy", {}), ("temperature 0.8", {"temperature": 0.8, "top_k": 0}),
                          ("top-k 20", {"top_k": 20}), ("top-p 0.9", {"top_p": 0.9, "top_k": 0})):
-        out = model.generate(**prompt, max_new_tokens=30, do_sample=bool(setting),
-                             pad_token_id=tokenizer.eos_token_id, **setting)
+        out = write(max_new_tokens=30, do_sample=bool(setting), **setting)
         say(f"  {way}: {' '.join(tokenizer.decode(out[0]).split())}")
-
-
-def show_generation(lesson: Lesson, tokenizer: Any, model: Any, prompt: Any) -> None:
-    """Greedy writing by hand, and what the key-value cache saves."""
     # greedy: x_(t+1) = argmax p(x | x_1 ... x_t)
     by_hand = prompt.input_ids
     for _ in range(20):
@@ -1020,8 +1011,7 @@ def show_generation(lesson: Lesson, tokenizer: Any, model: Any, prompt: Any) -> 
     texts, seconds = [], []
     for cache in (True, False):  # the cache keeps k and v of x_1 ... x_t: only x_(t+1) is new
         began = time.perf_counter()
-        texts.append(model.generate(**prompt, max_new_tokens=64, do_sample=False, use_cache=cache,
-                                    pad_token_id=tokenizer.eos_token_id, eos_token_id=None))
+        texts.append(write(max_new_tokens=64, do_sample=False, use_cache=cache, eos_token_id=None))
         seconds.append(time.perf_counter() - began)
     lesson.check("5.6 greedy by hand, the likeliest token each time = generate()", by_hand,
                  texts[0][:, : by_hand.shape[1]])
@@ -1034,7 +1024,7 @@ def attention_maps(lesson: Lesson, name: str, tokenizer: Any, model: Any) -> Ten
     ids = tokenizer("Elizabeth took the letter and walked into the garden.", return_tensors="pt")
     maps: Tensor = model(**ids.to(model.device), output_attentions=True).attentions[1][0]
     tokens = tokenizer.convert_ids_to_tokens(ids.input_ids[0].tolist())
-    say(f"  tokens (_ is a space): {' '.join(tokens)}".replace("\u0120", "_"))
+    say(f"  tokens: {' '.join(tokens)}".replace("\u0120", "_"))  # GPT-2's sign for a space
     lesson.picture(f"{name}-attention", "where the heads of its second layer look", maps, 4, 10)
     lesson.check(f"5.13 {name}'s attention weights, each token's add up to 1", maps.sum(-1),
                  torch.ones(maps.shape[:2]))
@@ -1048,39 +1038,39 @@ def demo_gpt2(lesson: Lesson) -> None:
     tokenizer, model = load_pretrained(lesson, "GPT-2", "GPT2LMHeadModel")
     ids = text_ids(tokenizer, model, "It is a truth universally acknowledged")
     show_block(lesson, model, ids)
-    lesson.check("5.4 GPT-2 sees the past only: another last word moves what it says before by = 0",
+    lesson.check("5.4 GPT-2 sees the past only: another last word moves its earlier outputs by = 0",
                  change_word(model, ids, -1), 0.0)
     show_prediction(lesson, tokenizer, model)
     show_unseen_pages(lesson, tokenizer, model)
-    prompt = tokenizer("Elizabeth looked at her sister, and", return_tensors="pt").to(lesson.device)
-    show_choices(lesson, tokenizer, model, prompt)
-    show_generation(lesson, tokenizer, model, prompt)
+    show_generation(lesson, tokenizer, model)
     maps = attention_maps(lesson, "GPT-2", tokenizer, model)
     lesson.check("5.13 GPT-2's attention to the words that follow = 0", maps.triu(1).sum(), 0.0)
 
 
+# The sentences of BERT's demos; the embedded models have not been trained on any of them.
 MASKS = {  # sentence: words that fit
     "She opened the [MASK] and walked in.": "door gate",
-    "He drank a cup of [MASK].": "tea coffee milk water wine",
+    "After dinner they drank a pot of [MASK].": "tea coffee milk water wine beer chocolate",
     "They were married and had two [MASK].": "children daughters sons kids babies boys girls",
     "She sat down and wrote a long [MASK] to her sister.": "letter note message story",
-    "The man is playing a [MASK].": "guitar flute piano game violin",
-    "I am very [MASK] to see you.": "happy glad pleased sorry anxious",
+    "The girl plays the [MASK] in a band.": "guitar drums drum piano bass violin flute",
+    "We are so [MASK] that you came to us.": "happy glad pleased sorry grateful thankful proud",
 }
 PARAPHRASES = [  # a sentence, the same in other words, an unrelated one with a word in common
-    ("A man is playing a guitar.", "Someone plays the guitar.", "A man is cutting an onion."),
+    ("The old man repaired the clock.", "The clock was mended by an old man.",
+     "The old man swam in the sea."),
     ("The child is sleeping in the bed.", "A kid is asleep in bed.",
      "The child is riding a horse."),
     ("It is raining heavily today.", "There is a lot of rain today.", "The shop is closed today."),
     ("She was angry with her brother.", "Her brother had made her furious.",
      "She went to her brother."),
-    ("The train arrived late.", "The train was not on time.", "He bought a book about the train."),
+    ("The bus came ten minutes late.", "The bus was not on time.", "She painted the bus red."),
     ("The doctor gave him medicine.", "He got a drug from the physician.",
      "The doctor owns a boat."),
 ]
 SENSES = {  # a word: two sentences with it in one sense, one with it in another
-    "bank": ("He sat on the bank of the river.", "They walked along the bank of the stream.",
-             "She put her money in the bank."),
+    "bank": ("The boys fished from the bank of the river.",
+             "They walked along the bank of the stream.", "She put her money in the bank."),
     "bat": ("He hit the ball with a bat.", "The player swung his bat at the ball.",
             "A bat flew out of the dark cave."),
     "spring": ("The flowers bloom in spring.", "It rains a lot in spring.",
@@ -1103,7 +1093,7 @@ def show_order(lesson: Lesson, model: Any, ids: Tensor) -> None:
     places = torch.arange(ids.shape[1], device=ids.device)[None]  # [1, T]: 0, 1, 2 ...
     for claim, positions, relation, bound in (
         ("without positions, permuted words only permute the outputs", 0 * places, "<", 1e-3),
-        ("with positions, they change them", places, ">", 0.1),
+        ("with positions, the outputs themselves change", places, ">", 0.1),
     ):
         states = model.bert(ids, position_ids=positions).last_hidden_state
         permuted = model.bert(ids[:, order], position_ids=positions).last_hidden_state
@@ -1200,14 +1190,14 @@ def demo_bert(lesson: Lesson) -> None:
     tokenizer, model = load_pretrained(lesson, "BERT", "BertForPreTraining")
     ids = tokenizer("the dog bit the man in the park", return_tensors="pt").input_ids
     ids = ids.to(lesson.device)
-    lesson.check("5.4 BERT sees everything: another last word moves what it says before by",
+    lesson.check("5.4 BERT sees everything: another last word moves its earlier outputs by",
                  change_word(model, ids, -2), 0.1, ">")  # token -1 is [SEP]
     show_order(lesson, model, ids)
     show_masks(lesson, tokenizer, model)
     show_meaning(lesson, tokenizer, model)
     maps = attention_maps(lesson, "BERT", tokenizer, model)
     ahead = maps.triu(1).sum() / maps.sum()
-    lesson.check("5.13 BERT's attention to the words that follow, a share of", ahead, 0, ">")
+    lesson.check("5.13 the share of BERT's attention that goes to later words", ahead, 0.01, ">")
     show_head(lesson, tokenizer, model)
     show_sentiment(lesson)
 
@@ -1337,10 +1327,10 @@ def show_table(lessons: Sequence[Lesson]) -> None:
   MLP  is best for tables, vectors: fully connected; no sense of space or time
   CNN  is best for images, grids: convolutions and pooling; the same filters everywhere
   LSTM is best for sequences: recurrence; gates keep a long memory
-  GPT  is best for generating text: self-attention to the past, all at once
+  GPT  is best for generating text: self-attention to the past; trained on all positions at once
   BERT is best for understanding text: self-attention to the whole sentence
 
-  data             model                    parameters   trained in   score""", 13)
+  data             model                    parameters     training   score""", 13)
     say("\n".join(line for lesson in lessons for line in lesson.table))
 
 
@@ -1432,7 +1422,8 @@ def run(options: argparse.Namespace, lessons: Sequence[Lesson]) -> int:
     else:
         say(f"Pictures: {options.figures}")
     say('How to read a claim: in "A = B: largest difference 4e-08", A and B agree, except for '
-        'rounding; in "A: 98 >= 97", 98 was measured, and 97 is what it is compared with.')
+        'rounding; in "A: 98 >= 97", 98 was measured, and 97 is the bound. Where A names two '
+        'things, both were measured, in that order. Blocks show the loss, from first to last step.')
     try:
         for lesson in lessons:
             if lesson.name in options.only:
