@@ -127,8 +127,8 @@ FAULTS = {  # what a careless edit could do: the text before and after
         "packed = nn.utils.rnn.pad_sequence(sequences)",
     ),
     "order: positions never put in": (
-        '("with positions, they change them", places, ">", 0.1)',
-        '("with positions, they change them", 0 * places, ">", 0.1)',
+        '("with positions, the outputs themselves change", places, ">", 0.1)',
+        '("with positions, the outputs themselves change", 0 * places, ">", 0.1)',
     ),
     "pretrained: gradients and dropout on": (
         "model.eval().requires_grad_(False)",
