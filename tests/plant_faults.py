@@ -55,9 +55,9 @@ FAULTS = {  # what a careless edit could do: the text before and after
         "logits.exp().sum(1, keepdim=True)",
         "logits.exp().sum(0, keepdim=True)",
     ),
-    "MLP: a layer without activation": (
-        "return nn.Sequential(*layers[:-1])",
-        "return nn.Sequential(*layers[:4], *layers[5:-1])",
+    "MLP: layers without activation": (
+        "activation: type[nn.Module] = nn.ReLU",
+        "activation: type[nn.Module] = nn.Identity",
     ),
     "letters: standardised with the test rows": (
         "(x - x[:16000].mean(0)) / x[:16000].std(0)",
