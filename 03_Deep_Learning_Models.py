@@ -8,11 +8,11 @@
     python 03_Deep_Learning_Models.py --only cnn lstm    some of mlp, cnn, lstm, gpt2, bert
     python 03_Deep_Learning_Models.py --quick            short trainings, for a first look
 
-A line behind ✓ is a claim of the lecture with what was measured. The number at its end, as (3.4),
-names the section; search for 3.4 here and you find the code. Sections 1 to 5 are deep learning and
-nothing else: read them from top to bottom. What prints, loads and starts them is section 7. All
-that is read lies in data/; no network is needed. Left out: data loaders, saving what was trained,
-and tuning (there is one setting each, chosen without the test data).
+A line behind ✓ is a claim of the lecture with what was measured; search here for the number at its
+end, as 3.4, and you find its code, under the words that were printed above it. Sections 1 to 5 are
+deep learning and nothing else: read them from top to bottom. What prints, loads and starts them is
+section 7. No network is needed: all that is read lies in data/. Left out: data loaders, saving what
+was trained, and tuning.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from statistics import mean
@@ -77,7 +78,7 @@ def show_neurons(lesson: Lesson) -> None:
     sigmoid = 1 / (1 + torch.exp(-z))
     # Tanh(z) = (e^z - e^-z) / (e^z + e^-z)
     tanh = (torch.exp(z) - torch.exp(-z)) / (torch.exp(z) + torch.exp(-z))
-    lesson.same("1.1", "Eight neurons with ReLU, Sigmoid, Tanh: by hand as by PyTorch",
+    lesson.same("1.1", "Eight neurons with ReLU, Sigmoid and Tanh by hand give PyTorch's answers",
                 [relu, sigmoid, tanh], [f(layer(x)) for f in (F.relu, torch.sigmoid, torch.tanh)])
 
 
@@ -99,8 +100,8 @@ def show_backpropagation(lesson: Lesson) -> None:
     d_w1, d_b1 = d_z.T @ x, d_z.sum(0)
     weights = [first.weight, first.bias, second.weight, second.bias]
     library = torch.autograd.grad(F.cross_entropy(logits, y), weights)
-    lesson.same("1.2", "The gradient for every weight and bias of two layers: by the chain rule as by"
-                " PyTorch", [d_w1, d_b1, d_w2, d_b2], library)
+    lesson.same("1.2", "The chain rule by hand gives PyTorch's gradient for every weight and bias",
+                [d_w1, d_b1, d_w2, d_b2], library)
 
 
 def show_optimizers(lesson: Lesson) -> None:
@@ -122,7 +123,8 @@ def show_optimizers(lesson: Lesson) -> None:
         for g in gradients:
             sgd.grad, adam.grad = g, g
             optimizer.step()
-    lesson.same("1.3", "Two steps of SGD, of Adam: by hand as by PyTorch", [w_sgd, w_adam], [sgd, adam])
+    lesson.same("1.3", "Two steps of SGD and of Adam by hand end where PyTorch's end",
+                [w_sgd, w_adam], [sgd, adam])
 
 
 # Matrix products in bfloat16, 16 bits a number, where the processor has units for it: the CNN
@@ -183,7 +185,7 @@ def fit(lesson: Lesson, name: str, model: nn.Module, data: Data, steps: int, rat
         size: int = 256, learned: str = "") -> float:
     """Train on data.x, `size` rows a step, and test on data.x_test: returns the percentage right.
 
-    learned: what the rows are; with it, the result is printed and kept for the last table.
+    learned: what the rows are; with it, model and result are kept for the last table.
     """
     rows = len(data.x)
     order = torch.cat([torch.randperm(rows) for _ in range(1 + steps * size // rows)])
@@ -196,8 +198,6 @@ def fit(lesson: Lesson, name: str, model: nn.Module, data: Data, steps: int, rat
     losses, seconds = train(model.to(data.x.device), batch, lesson.steps(steps), rate, name)
     right = accuracy(model, data.x_test, data.y_test)
     if learned:
-        say(f"  {name:22} {right:6.2f} % right   loss {losses[0]:.2f} "
-            f"{curve(losses, 0, losses[0])} {mean(losses[-20:]):.3f}")
         lesson.keep(name, model, f"{rows:,} {learned}", seconds, percent=right, losses=losses)
     return right
 
@@ -217,6 +217,7 @@ def build_mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequenti
     return nn.Sequential(*layers[:-1])  # no f after the last layer
 
 
+@cache
 def load_letters(device: torch.device) -> Data:
     """UCI Letter Recognition (Slate 1991): 16 measured numbers describe a printed letter.
 
@@ -231,7 +232,7 @@ def load_letters(device: torch.device) -> Data:
 
 
 def show_outputs(lesson: Lesson) -> None:
-    """2.3 Softmax for classes, Sigmoid for two, a linear output for regression; their losses."""
+    """2.3 The last layer: softmax for classes, Sigmoid for two, a number for regression; losses."""
     logits, y, wanted = torch.randn(8, 5), torch.randint(5, (8,)), torch.randn(8, 5)
     # softmax_i = exp(z_i) / sum_j exp(z_j)
     softmax = logits.exp() / logits.exp().sum(1, keepdim=True)  # [8, 5]
@@ -241,76 +242,65 @@ def show_outputs(lesson: Lesson) -> None:
     two = torch.sigmoid(logits[:, 0] - logits[:, 1])
     # regression: mean squared error = mean((prediction - wanted)^2)
     mse = ((logits - wanted) ** 2).mean()
-    library = [F.cross_entropy(logits, y), logits[:, :2].softmax(1)[:, 0], F.mse_loss(logits, wanted)]
-    lesson.same("2.3", "Softmax with cross-entropy, Sigmoid for two classes, squared error: by hand "
-                "as by PyTorch", [cross_entropy, two, mse], library)
+    library = [F.cross_entropy(logits, y), logits[:, :2].softmax(1)[:, 0],
+               F.mse_loss(logits, wanted)]
+    lesson.same("2.3", "Softmax, cross-entropy, Sigmoid and squared error by hand give PyTorch's",
+                [cross_entropy, two, mse], library)
 
 
-def show_letters(lesson: Lesson, data: Data) -> nn.Sequential:
-    """1.4, 2.1, 2.2 Training minimizes a loss; full connection; an f between layers. The MLP."""
-    say(f"\nWhich letter do 16 numbers describe? {len(data.x):,} to learn from, others to test:\n")
-    linear, mlp = build_mlp(16, 26), build_mlp(16, 256, 256, 26)
-    no_f = build_mlp(16, 256, 256, 26, activation=nn.Identity)
-    right_linear = fit(lesson, "linear, letters", linear, data, 640, 0.015, 512, "letters")
-    fit(lesson, "MLP without f, letters", no_f, data, 640, 0.015, 512, "letters")
-    right = fit(lesson, "MLP, letters", mlp, data, 640, 0.015, 512, "letters")
+def show_letters(lesson: Lesson) -> None:
+    """1.4, 1.6, 2.2 Which letter do 16 numbers describe? Deep learning needs more data: an MLP and
+    a linear model learn from few letters and from many, in as many steps; a traditional method, the
+    nearest neighbour, answers as the most similar letter that it has seen.
+    """
+    say("  letters     MLP on them   MLP on others   linear   nearest neighbour   (% right)")
+    data, right, gap, lead = load_letters(lesson.device), {}, {}, {}
+    for rows in (250, 1_000, 4_000, 16_000):
+        part, mlp = data._replace(x=data.x[:rows], y=data.y[:rows]), build_mlp(16, 256, 256, 26)
+        linear = fit(lesson, "linear, letters", build_mlp(16, 26), part, 640, 0.015, 512, "letters")
+        right[rows] = fit(lesson, "MLP, letters", mlp, part, 640, 0.015, 512, "letters")
+        seen = accuracy(mlp, part.x, part.y)
+        nearest = part.y[torch.cdist(data.x_test, part.x).argmin(1)]
+        neighbour = 100 * (nearest == data.y_test).float().mean().item()
+        say(f"  {rows:7,}{seen:12.1f}{right[rows]:14.1f}{linear:13.1f}{neighbour:14.1f}")
+        gap[rows], lead[rows] = seen - right[rows], right[rows] - linear
+    lesson.shows("1.6", f"With 250 letters the MLP overfits: it reads others {gap[250]:.0f} points "
+                 f"worse; with 16,000 {gap[16_000]:.1f}, and its lead over the linear model grows "
+                 f"from {lead[250]:.0f} to {lead[16_000]:.0f} points",
+                 gap[250] > 20 and gap[16_000] < 5 and lead[16_000] > lead[250], full=True)
+    say("  The nearest neighbour does nearly as well: these 16 features were designed by hand.")
+    lesson.shows("2.2", f"Hidden layers make it more than a linear model: {right[16_000]:.1f} % of "
+                 f"unseen letters are {lead[16_000]:.0f} points more",
+                 right[16_000] > 97 and lead[16_000] > 15, full=True)
     losses = lesson.scores["MLP, letters"]["losses"]
     first, last = losses[0], mean(losses[-20:])
     # untrained, a network gives each class about 1/26, and -ln(1/26) = ln(26)
-    lesson.shows("1.4", f"Training brings the loss from {first:.2f}, near ln(26) as by guessing, to "
+    lesson.shows("1.4", f"Training brings its loss from {first:.2f}, ln(26) as by guessing, to "
                  f"{last:.3f}", abs(first - math.log(26)) < 0.2 and last < first / 10, full=True)
-    lesson.shows("2.2", f"A linear model reads {right_linear:.1f} % of unseen letters, the MLP "
-                 f"{right:.1f} %", right > max(97, right_linear + 15), full=True)
-    # W3 (W2 (W1 x + b1) + b2) + b3 = (W3 W2 W1) x + (W3 (W2 b1 + b2) + b3): one layer again
-    w1, b1, w2, b2, w3, b3 = no_f.parameters()
-    one_layer = F.linear(data.x_test, w3 @ w2 @ w1, w3 @ (w2 @ b1 + b2) + b3)
-    lesson.same("2.2", "Without an f between them, the MLP's three layers are one linear layer",
-                predict(no_f, data.x_test), one_layer)
+
+
+def show_layers(lesson: Lesson) -> None:
+    """2.1 and 2.2 Every neuron is connected to every neuron of the next layer, with f between."""
     # (inputs + 1) x outputs weights and biases in each layer
     formula = (16 + 1) * 256 + (256 + 1) * 256 + (256 + 1) * 26
-    lesson.same("2.1", f"All neurons connect to all of the next layer: {formula:,} parameters",
+    mlp = build_mlp(16, 256, 256, 26, activation=nn.Identity)  # no f
+    lesson.same("2.1", f"Layers of 16, 256, 256 and 26 neurons have {formula:,} parameters",
                 sum(p.numel() for p in mlp.parameters()), formula)
-    return mlp
-
-
-def show_data_hunger(lesson: Lesson, data: Data) -> None:
-    """1.6 Deep learning needs more data; traditional ML does with less; risk of overfitting."""
-    say("\nHow much data does it take? As many steps on fewer letters; and the nearest neighbour, "
-        "which answers as the most similar letter that it has seen:\n\n"
-        "  letters     MLP on them   MLP on others   linear   nearest neighbour   (% right)")
-    gap, lead = {}, {}
-    for rows in (250, 1_000, 4_000, 16_000):
-        part, linear, mlp = (data._replace(x=data.x[:rows], y=data.y[:rows]), build_mlp(16, 26),
-                             build_mlp(16, 256, 256, 26))
-        right_linear = fit(lesson, "linear", linear, part, 640, 0.015, 512)
-        right, seen = fit(lesson, "MLP", mlp, part, 640, 0.015, 512), accuracy(mlp, part.x, part.y)
-        nearest = part.y[torch.cdist(data.x_test, part.x).argmin(1)]
-        neighbour = 100 * (nearest == data.y_test).float().mean().item()
-        say(f"  {rows:7,}{seen:12.1f}{right:14.1f}{right_linear:13.1f}{neighbour:14.1f}")
-        gap[rows], lead[rows] = seen - right, right - right_linear
-    lesson.shows("1.6", f"With 250 letters the MLP overfits: it reads others {gap[250]:.0f} points "
-                 f"worse, with 16,000 {gap[16_000]:.1f}; it leads the linear model by "
-                 f"{lead[250]:.0f} points, then by {lead[16_000]:.0f}",
-                 gap[250] > 20 and gap[16_000] < 5 and lead[16_000] > lead[250], full=True)
-    say("  The nearest neighbour does nearly as well: these 16 features were designed by hand.")
+    data = load_letters(lesson.device)
+    fit(lesson, "MLP without f", mlp, data, 640, 0.015, 512, "letters")
+    # W3 (W2 (W1 x + b1) + b2) + b3 = (W3 W2 W1) x + (W3 (W2 b1 + b2) + b3): one layer again
+    w1, b1, w2, b2, w3, b3 = mlp.parameters()
+    one_layer = F.linear(data.x_test, w3 @ w2 @ w1, w3 @ (w2 @ b1 + b2) + b3)
+    lesson.same("2.2", "Trained without f, these three layers are one linear layer",
+                predict(mlp, data.x_test), one_layer)
 
 
 def demo_mlp(lesson: Lesson | None = None) -> Lesson:
     """Sections 1 and 2: how a network learns, and how an MLP reads printed letters."""
     lesson = lesson or Lesson()
-    lesson.begin("1. Core ideas", "What a network is made of, computed by hand and by PyTorch:")
-    show_neurons(lesson)
-    show_backpropagation(lesson)
-    show_optimizers(lesson)
-    lesson.begin("2. Multilayer perceptron (MLP)", "What becomes of the last layer's numbers:")
-    show_outputs(lesson)
-    data = load_letters(lesson.device)
-    mlp = show_letters(lesson, data)
-    show_data_hunger(lesson, data)
-    if lesson.device.type != "cpu":
-        lesson.same("7.1", f"The MLP on {lesson.device} gives what it gives on the CPU",
-                    predict(mlp, data.x_test), predict(mlp.cpu(), data.x_test.cpu()))
-    return lesson
+    lesson.play("1. Core ideas", show_neurons, show_backpropagation, show_optimizers)
+    return lesson.play("2. Multilayer perceptron (MLP)", show_outputs, show_letters, show_layers,
+                       show_device)
 
 
 # %% 3. Convolutional neural network (CNN)
@@ -329,7 +319,8 @@ def build_cnn() -> nn.Sequential:
     ).to(memory_format=torch.channels_last)  # an order of the pixels in memory that is faster
 
 
-def load_mnist(device: torch.device) -> Data:
+@cache
+def load_mnist(device: torch.device, quick: bool = False) -> Data:
     """MNIST (LeCun and Cortes 1998): 60,000 handwritten digits [1, 28, 28], and 10,000 to test.
 
     torchvision unpacks the archives in data/MNIST/raw/ and downloads only what is missing.
@@ -338,7 +329,8 @@ def load_mnist(device: torch.device) -> Data:
         parts = [MNIST(DATA, train=train_part, download=True) for train_part in (True, False)]
     # 0.1307 and 0.3081: mean and standard deviation of the training pixels, from 0 to 1
     x, x_test = ((part.data[:, None].to(device) / 255 - 0.1307) / 0.3081 for part in parts)
-    return Data(x, parts[0].targets.to(device), x_test, parts[1].targets.to(device))
+    data = Data(x, parts[0].targets.to(device), x_test, parts[1].targets.to(device))
+    return Data(*(part[:1_000] for part in data)) if quick else data
 
 
 def slide(image: Tensor, k: int, stride: int, f: Callable[[Tensor], Tensor]) -> Tensor:
@@ -353,36 +345,56 @@ def slide(image: Tensor, k: int, stride: int, f: Callable[[Tensor], Tensor]) -> 
     return torch.stack(rows)
 
 
-def show_convolution(lesson: Lesson, digit: Tensor) -> None:
-    """3.1, 3.2, 3.3, 3.5 Filter, stride and padding, pooling, shared weights. digit [1, 28, 28]."""
+def show_convolution(lesson: Lesson) -> None:
+    """3.1, 3.2, 3.3, 3.5 What a CNN computes: filters, stride and padding, pooling; and how few
+    weights that takes.
+    """
+    digit = load_mnist(lesson.device, lesson.quick).x_test[0].cpu()  # [1, 28, 28]
     first, second = nn.Conv2d(1, 16, kernel_size=5), nn.Conv2d(16, 1, kernel_size=5)
-    maps = first(digit)  # [16, 24, 24]
+    maps, (weight, bias) = first(digit), second.parameters()  # [16, 24, 24], [1, 16, 5, 5], [1]
     # filter: sum over the patch of value x weight, + bias (strictly a cross-correlation: no flip)
-    by_hand = slide(maps, 5, 1, lambda patch: (patch * second.weight[0]).sum() + second.bias[0])
-    lesson.same("3.1", "A 5 x 5 filter that slides over 16 feature maps: by hand as by PyTorch",
+    by_hand = slide(maps, 5, 1, lambda patch: (patch * weight[0]).sum() + bias[0])
+    lesson.same("3.1", "A 5 x 5 filter, slid over 16 feature maps by hand, gives PyTorch's map",
                 by_hand, second(maps)[0])
     settings = ((3, 1, 0), (3, 1, 1), (5, 2, 2), (4, 3, 1))  # filter size k, stride, padding
     # size = floor((n + 2 padding - k) / stride) + 1
     sizes = [(28 + 2 * padding - k) // stride + 1 for k, stride, padding in settings]
-    lesson.same("3.2", f"Filter size, stride and padding make {sizes} of 28 pixels: by the formula "
-                "as by PyTorch", sizes, [nn.Conv2d(1, 1, *how)(digit).shape[1] for how in settings])
-    lesson.same("3.3", "Max pooling and average pooling: by hand as by PyTorch",
+    lesson.same("3.2", f"Filter, stride, padding turn 28 pixels into {sizes}, as the formula says",
+                sizes, [nn.Conv2d(1, 1, *how)(digit).shape[1] for how in settings])
+    lesson.same("3.3", "Max pooling and average pooling by hand give PyTorch's",
                 [slide(digit, 2, 2, torch.max), slide(digit, 2, 2, lambda patch: patch.sum() / 4)],
                 [F.max_pool2d(digit, 2)[0], F.avg_pool2d(digit, 2)[0]])
     # one filter of 5 x 5 and one bias for each of 16 maps; a dense layer: (inputs + 1) x outputs
     shared, dense = (5 * 5 + 1) * 16, (28 * 28 + 1) * 16 * 24 * 24
-    lesson.same("3.5", f"All places share {shared} parameters, for 16 maps; a dense layer would need "
+    lesson.same("3.5", f"All places share {shared} parameters for 16 maps; a dense layer needs "
                 f"{dense:,}", sum(p.numel() for p in first.parameters()), shared)
 
 
-def show_receptive_field(lesson: Lesson, cnn: nn.Sequential, device: torch.device) -> None:
-    """3.10 Not designed for long-range dependencies: what one unit of block 2 sees."""
-    x = torch.randn(200, 1, 28, 28, device=device, requires_grad=True)  # noise: all filters answer
-    unit = cnn[:6](x)[:, :, 1, 2].sum()  # one place of the 4 x 4, in all 64 maps
+def show_digits(lesson: Lesson) -> None:
+    """3.6 CNNs are good at images: which handwritten digit is it? A linear model, an MLP and a CNN
+    with as many parameters learn from the digits of MNIST and read others.
+    """
+    data, cnn = load_mnist(lesson.device, lesson.quick), build_cnn()
+    lesson.models["untrained CNN"] = deepcopy(cnn).to(lesson.device)
+    for name, model in (("linear", build_mlp(784, 10)), ("MLP", build_mlp(784, 165, 165, 10)),
+                        ("CNN", cnn)):
+        fit(lesson, name, model, data, 705, 0.006, learned="digits")  # three times through all
+        losses, right = (lesson.scores[name][key] for key in ("losses", "percent"))
+        say(f"  {name:6} {right:6.2f} % right   loss {losses[0]:.2f} {curve(losses, 0, losses[0])} "
+            f"{mean(losses[-20:]):.3f}")
+    right = lesson.scores["CNN"]["percent"]
+    lesson.shows("3.6", f"The CNN reads {right:.2f} % of {len(data.x_test):,} unseen digits",
+                 right >= 99.2, full=True)
+    say(f"  It reads data/pictures/seven.png as {read_digit(cnn, DATA / 'pictures/seven.png')}.")
+
+
+def show_receptive_field(lesson: Lesson) -> None:
+    """3.10 A CNN is not designed for long-range dependencies: what does one unit of block 2 see?"""
+    x = torch.randn(200, 1, 28, 28, requires_grad=True)  # noise, so that all filters answer
+    unit = build_cnn()[:6](x)[:, :, 1, 2].sum()  # one place of the 4 x 4, in all 64 maps
     seen = (torch.autograd.grad(unit, x)[0] != 0).any(0)[0]  # [28, 28]: does this pixel matter?
     # block 1: a 5 x 5 filter and a 2 x 2 pool see 6 pixels; block 2: 6 + 2 x (4 + 1) = 16
-    lesson.same("3.10", "A unit of block 2 sees 16 x 16 of the 28 x 28 pixels: what lies further "
-                "apart first meets in the dense layer",
+    lesson.same("3.10", "It sees 16 x 16 of 28 x 28 pixels: what lies further apart meets later",
                 [seen.any(1).sum(), seen.any(0).sum(), seen.sum()], [16, 16, 256])
 
 
@@ -391,41 +403,42 @@ def shifted(x: Tensor, pixels: int) -> Tensor:
     return F.pad(x, (pixels, -pixels), value=x.min().item())
 
 
-def show_translation(lesson: Lesson, cnn: nn.Sequential, mlp: nn.Sequential, data: Data) -> None:
+def show_translation(lesson: Lesson) -> None:
     """3.4 and 3.7 The same pattern is detected wherever it appears; pooling forgives small shifts.
-
-    Still a CNN suffers from shifts: its dense layer at the end knows places, too.
+    All digits to learn from lay in the middle; now those of the test move, as this one by four.
     """
-    x, digit = data.x_test[:500], data.x_test[0, 0]
+    data, cnn = load_mnist(lesson.device, lesson.quick), lesson.models["CNN"]
+    x, digit, right = data.x_test[:500], data.x_test[0, 0], {}
+    say(f"{draw(digit, shifted(digit, 4))}\n\n  pixels       0       1       2       3       4")
+    for name in ("CNN", "MLP"):  # the CNN suffers, too: its dense layer at the end knows places
+        right[name] = [accuracy(lesson.models[name], shifted(data.x_test, n), data.y_test)
+                       for n in range(5)]
+        say(f"  {name}   " + "".join(f"{value:8.1f}" for value in right[name]) + "   % right")
+    lesson.shows("3.7", f"Moved by two, the CNN reads {right['CNN'][2]:.1f} %, an MLP of its "
+                 f"size {right['MLP'][2]:.1f} %", right["CNN"][2] > right["MLP"][2] + 8, full=True)
     still, moved = predict(cnn[:1], x), predict(cnn[:1], shifted(x, 3))  # [500, 16, 24, 24]
-    lesson.same("3.4", "A digit moved by three pixels has its feature maps moved by three, the same "
-                "away from the border: equivariance", moved[..., 3:], still[..., :-3])
-    changes = []
+    lesson.same("3.4", "Feature maps move along with a digit, but for the border: equivariance",
+                moved[..., 3:], still[..., :-3])
+    change = []
     for block in (cnn[:2], cnn[:3]):  # the same maps before pooling, and after
         still, moved = predict(block, x), predict(block, shifted(x, 1))
-        changes.append(((moved - still).norm() / still.norm()).item())
-    lesson.shows("3.4", f"Pooling adds slight invariance: a shift by one pixel changes maps by "
-                 f"{100 * changes[0]:.0f} % before it, by {100 * changes[1]:.0f} % after",
-                 changes[1] < 0.9 * changes[0])
-    say("\nAll digits to learn from lay in the middle. Now the test's move, as this one by four:"
-        f"\n\n{draw(digit, shifted(digit, 4))}\n\n  pixels       0       1       2       3       4")
-    right_cnn, right_mlp = ([accuracy(model, shifted(data.x_test, n), data.y_test) for n in range(5)]
-                            for model in (cnn, mlp))
-    for name, right in (("CNN", right_cnn), ("MLP", right_mlp)):
-        say(f"  {name}   " + "".join(f"{value:8.1f}" for value in right) + "   % right")
-    lesson.shows("3.7", f"Of digits moved by two pixels the CNN reads {right_cnn[2]:.1f} %, an MLP of "
-                 f"its size {right_mlp[2]:.1f} %", right_cnn[2] > right_mlp[2] + 8, full=True)
+        change.append(100 * ((moved - still).norm() / still.norm()).item())
+    lesson.shows("3.4", f"Pooling adds slight invariance: a pixel's shift changes maps by "
+                 f"{change[0]:.0f} % before, {change[1]:.0f} % after", change[1] < 0.9 * change[0])
     lesson.picture("shifted", "A digit moved to the right; % read of all test digits, moved alike",
                    [shifted(digit, n) for n in range(5)],
-                   [f"CNN {right_cnn[n]:.0f}, MLP {right_mlp[n]:.0f}" for n in range(5)], 5)
+                   [f"CNN {right['CNN'][n]:.0f}, MLP {right['MLP'][n]:.0f}" for n in range(5)], 5)
 
 
-def show_depth(lesson: Lesson, cnn: nn.Sequential, data: Data) -> None:
-    """1.5 Early layers hold low-level patterns, deeper ones abstractions, easier to classify."""
-    say("\nWhat do layers learn? A linear model reads the digit from what a layer gives:\n\n"
-        "  CNN             pixels   block 1   block 2   dense layer   (% right)")
+def show_depth(lesson: Lesson) -> None:
+    """1.5 Early layers hold low-level patterns, deeper ones abstractions, easier to classify: how
+    well does a linear model read the digit from what each layer gives?
+    """
+    say("  CNN             pixels   block 1   block 2   dense layer   (% right)")
+    data = Data(*(part[:5_000] for part in load_mnist(lesson.device, lesson.quick)))
     right: dict[str, list[float]] = {"trained": [], "untrained": []}
-    for name, net in (("trained", cnn), ("untrained", build_cnn().to(data.x.device))):
+    for name, net in (("trained", lesson.models["CNN"]),
+                      ("untrained", lesson.models["untrained CNN"])):
         for layers in (net[:0], net[:3], net[:6], net[:9]):  # net[:0] passes the pixels on
             x, x_test = predict(layers, data.x), predict(layers, data.x_test)
             seen = data._replace(x=(x - x.mean()) / x.std(), x_test=(x_test - x.mean()) / x.std())
@@ -433,72 +446,73 @@ def show_depth(lesson: Lesson, cnn: nn.Sequential, data: Data) -> None:
             right[name].append(fit(lesson, "linear", probe, seen, 200, 0.005))
         say(f"  {name:12}" + "".join(f"{value:10.1f}" for value in right[name]))
     (pixels, block_1, block_2, dense), untrained = right["trained"], right["untrained"][3]
-    lesson.shows("1.5", f"Each layer of the CNN is easier to read than the one before; its dense layer"
-                 f" gives {dense:.1f} %, an untrained one {untrained:.1f} %",
+    lesson.shows("1.5", "Each layer of the trained CNN is easier to read than the one before; its "
+                 f"dense layer gives {dense:.1f} %, an untrained one {untrained:.1f} %",
                  pixels < block_1 < block_2 < dense and dense > untrained + 5, full=True)
 
 
-def show_structure(lesson: Lesson, mlp: nn.Sequential, data: Data) -> None:
-    """2.4 An MLP has no notion of spatial structure; a CNN lives on it."""
-    say(f"\nNow the pixels of {len(data.x):,} digits are shuffled, all in the same way:\n")
-    order = torch.randperm(28 * 28, device=data.x.device)
+def show_structure(lesson: Lesson) -> None:
+    """2.4 An MLP has no notion of spatial structure, and a CNN lives on it: now the pixels of all
+    digits are shuffled in the same way.
+    """
+    data, mlp = load_mnist(lesson.device, lesson.quick), lesson.models["MLP"]
+    order = torch.randperm(28 * 28, device=lesson.device)
+    data = data._replace(x=data.x[:12_000], y=data.y[:12_000])
     x, x_test = (part.flatten(1)[:, order].view_as(part) for part in (data.x, data.x_test))
-    twin, weights = build_mlp(784, 165, 165, 10).to(x.device), mlp.state_dict()
+    twin, weights = build_mlp(784, 165, 165, 10).to(lesson.device), mlp.state_dict()
     twin.load_state_dict(weights | {"1.weight": weights["1.weight"][:, order]})
-    lesson.same("2.4", "With the columns of its first layer shuffled alike, an MLP answers as before:"
-                " neighbours mean nothing to it", predict(twin, x_test), predict(mlp, data.x_test))
+    lesson.same("2.4", "An MLP, its first layer's columns shuffled alike, gives the same answers",
+                predict(twin, x_test), predict(mlp, data.x_test))
     shuffled = data._replace(x=x, x_test=x_test)
     as_is = fit(lesson, "CNN", build_cnn(), data, 188, 0.006)
     mixed = fit(lesson, "CNN", build_cnn(), shuffled, 188, 0.006)
     by_mlp = fit(lesson, "MLP", build_mlp(784, 165, 165, 10), shuffled, 188, 0.006)
-    lesson.shows("2.4", f"A CNN learns to read {as_is:.1f} %, of shuffled digits {mixed:.1f} %, fewer "
-                 f"than an MLP, {by_mlp:.1f} %",
+    lesson.shows("2.4", f"From {len(x):,} digits a CNN learns to read {as_is:.1f} %, from shuffled "
+                 f"ones {mixed:.1f} %, fewer than an MLP, {by_mlp:.1f} %",
                  as_is >= 97.5 and mixed < min(as_is - 3, by_mlp), full=True)
 
 
-class Deep(nn.Module):
-    """Twenty hidden layers. x [B, 16]; skip: 1 with skip connections, 0 without; logits [B, 26]."""
-
-    def __init__(self, skip: int) -> None:
-        super().__init__()
-        self.skip, self.first, self.last = skip, nn.Linear(16, 64), nn.Linear(64, 26)
-        self.hidden = nn.ModuleList([nn.Linear(64, 64) for _ in range(20)])
+class Skip(nn.Sequential):
+    """Layers with a skip connection around them (ResNet, He et al. 2016): x <- x + layers(x)."""
 
     def forward(self, x: Tensor) -> Any:
-        """ResNet's idea (He et al. 2016): each layer adds to what it was given."""
-        x = self.first(x)  # [B, 64]
-        for layer in self.hidden:
-            # with skip: x <- x + ReLU(W x + b);   without: x <- ReLU(W x + b)
-            x = self.skip * x + torch.relu(layer(x))
-        return self.last(x)
+        """The layers must keep the shape of x."""
+        y = x
+        for layer in self:
+            y = layer(y)
+        return x + y
 
 
-def show_skip(lesson: Lesson, data: Data) -> None:
-    """3.9 VGG, ResNet: depth and its tricks; here, skip connections (Add & Norm has them, too)."""
-    say("\nWhy is depth hard? Twenty layers learn section 2's letters, from the same start:\n")
-    plain, skipping, reach = Deep(skip=0).to(data.x.device), Deep(skip=1).to(data.x.device), []
-    skipping.load_state_dict(plain.state_dict())
-    for model in (skipping, plain):
-        F.cross_entropy(model(data.x[:512]), data.y[:512]).backward()
-        first, *_, last = (layer.weight.grad.norm().item() for layer in model.hidden)
-        reach.append(first / last)
-    lesson.shows("3.9", f"The first layer's gradient is {reach[0]:.2f} of the last's with skip "
-                 f"connections, {reach[1]:.0e} without: it has vanished before training begins",
-                 reach[0] > 0.01 > 1e-4 > reach[1])
-    right = fit(lesson, "with skip", skipping, data, 400, 0.003)
-    right_plain = fit(lesson, "without", plain, data, 400, 0.003)
-    lesson.shows("3.9", f"With skip connections they learn to read {right:.1f} % of unseen letters, "
-                 f"without {right_plain:.1f} %", right > max(90, right_plain + 30), full=True)
+def show_skip(lesson: Lesson) -> None:
+    """3.9 VGG, ResNet: depth and its tricks. Twenty hidden layers learn section 2's letters, from
+    the same start, with skip connections (Add & Norm has them, too) and without.
+    """
+    data, nets, reach = load_letters(lesson.device), {}, {}
+    for name, block in (("skip", Skip), ("plain", nn.Sequential)):
+        hidden = [block(nn.Linear(64, 64), nn.ReLU()) for _ in range(20)]
+        nets[name] = nn.Sequential(nn.Linear(16, 64), *hidden, nn.Linear(64, 26)).to(lesson.device)
+        nets[name].load_state_dict(nets["skip"].state_dict())
+        loss = F.cross_entropy(nets[name](data.x[:512]), data.y[:512])
+        first, last = torch.autograd.grad(loss, [nets[name].get_parameter(f"{layer}.0.weight")
+                                                 for layer in (1, 20)])
+        reach[name] = (first.norm() / last.norm()).item()
+    lesson.shows("3.9", f"At the start, the first layer's gradient is {reach['skip']:.2f} of the "
+                 f"last's with skip connections, {reach['plain']:.0e} without: it has vanished",
+                 reach["skip"] > 0.01 > 1e-4 > reach["plain"])
+    skip, plain = (fit(lesson, name, net, data, 400, 0.003) for name, net in nets.items())
+    lesson.shows("3.9", f"With skip connections they read {skip:.1f} % of unseen letters, without "
+                 f"{plain:.1f} %", skip > max(90, plain + 30), full=True)
 
 
-def show_features(lesson: Lesson, start: Tensor, cnn: nn.Sequential, data: Data) -> None:
-    """3.8 Edges, parts, objects: pictures, for the eye. start [16, 1, 5, 5]: untrained filters."""
-    filters, maps = next(cnn.parameters()).detach(), predict(cnn[:2], data.x_test[:1])[0]
+def show_features(lesson: Lesson) -> None:
+    """3.8 Edges, parts, objects: what do the filters look for? Pictures, for the eye."""
+    data, cnn = load_mnist(lesson.device, lesson.quick), lesson.models["CNN"]
+    start, filters = (net[0].weight.detach() for net in (lesson.models["untrained CNN"], cnn))
     lesson.picture("filters", "Filters of block 1: before training, after it, and what was added",
                    [*start[:8, 0], *filters[:8, 0], *(filters - start)[:8, 0]],
                    [f"{when} {n}" for when in ("before", "after", "added") for n in range(8)], 8)
     lesson.picture("feature-maps", "Where the first eight filters of block 1 answer to a digit",
-                   maps[:8], [f"filter {n}" for n in range(8)], 8)
+                   predict(cnn[:2], data.x_test[:1])[0, :8], [f"filter {n}" for n in range(8)], 8)
     guess = predict(cnn, data.x_test).argmax(1)
     wrong = (guess != data.y_test).nonzero()[:30, 0]
     lesson.picture("mistakes", "Test digits that the CNN reads wrongly", data.x_test[wrong, 0],
@@ -529,28 +543,10 @@ def read_digit(cnn: nn.Module, file: str | Path) -> int:
 
 def demo_cnn(lesson: Lesson | None = None) -> Lesson:
     """Section 3: how a CNN reads handwritten digits, and what it owes to its filters."""
-    lesson = lesson or Lesson()
-    data = load_mnist(lesson.device)
-    if lesson.quick:
-        data = Data(*(part[:1_000] for part in data))
-    lesson.begin("3. Convolutional neural network (CNN)", "What it computes:")
-    show_convolution(lesson, data.x_test[0].cpu())
-    say(f"\nWhich handwritten digit is it? {len(data.x):,} to learn from, others to test:\n")
-    linear, mlp, cnn = build_mlp(784, 10), build_mlp(784, 165, 165, 10), build_cnn()
-    start = next(cnn.parameters()).detach().clone().to(lesson.device)
-    fit(lesson, "linear", linear, data, 705, 0.006, learned="digits")  # 3 times through all
-    fit(lesson, "MLP", mlp, data, 705, 0.006, learned="digits")
-    right = fit(lesson, "CNN", cnn, data, 705, 0.006, learned="digits")
-    lesson.shows("3.6", f"The CNN reads {right:.2f} % of {len(data.x_test):,} unseen digits",
-                 right >= 99.2, full=True)
-    say(f"  It reads data/pictures/seven.png as {read_digit(cnn, DATA / 'pictures/seven.png')}.")
-    show_receptive_field(lesson, cnn, lesson.device)
-    show_translation(lesson, cnn, mlp, data)
-    show_depth(lesson, cnn, Data(*(part[:5_000] for part in data)))
-    show_structure(lesson, mlp, data._replace(x=data.x[:12_000], y=data.y[:12_000]))
-    show_skip(lesson, load_letters(lesson.device))
-    show_features(lesson, start, cnn, data)
-    return lesson
+    return (lesson or Lesson()).play(
+        "3. Convolutional neural network (CNN)", show_convolution, show_digits,
+        show_receptive_field, show_translation, show_depth, show_structure, show_skip,
+        show_features)
 
 
 # %% 4. Recurrent neural networks (RNN) and LSTM
@@ -578,21 +574,21 @@ class Recurrent(nn.Module):
 
 
 def show_recurrence(lesson: Lesson) -> None:
-    """4.1 and 4.5 The vanilla update of an RNN; sequences of variable length."""
+    """4.1 and 4.5 An RNN's vanilla update, step by step; sequences of variable length."""
     x, h, states, rnn = torch.randn(7, 3), torch.zeros(5), [], nn.RNN(3, 5)  # 7 steps of 3 inputs
     w_xh, w_hh, b_x, b_h = rnn.parameters()  # PyTorch has two biases and adds them
     for x_t in x:
         # h_t = tanh(W_hh h_(t-1) + W_xh x_t + b), with the same weights at every step
         h = torch.tanh(w_hh @ h + w_xh @ x_t + b_x + b_h)
         states.append(h)
-    lesson.same("4.1", "An RNN, step by step: by hand as by PyTorch", torch.stack(states), rnn(x)[0])
+    lesson.same("4.1", "An RNN's steps by hand give PyTorch's", torch.stack(states), rnn(x)[0])
     _, last = rnn(nn.utils.rnn.pack_sequence([x, x[:4], x[:2]]))  # [1, 3, 5]: h_T of each
     lesson.same("4.5", "Sequences of 7, 4 and 2 steps, packed together, give what each gives alone",
                 list(last[0]), [rnn(sequence)[0][-1] for sequence in (x, x[:4], x[:2])])
 
 
 def show_gates(lesson: Lesson) -> None:
-    """4.2 The LSTM's gates control what its cell keeps, takes in and gives out.
+    """4.2 An LSTM's gates control what its cell keeps, takes in and gives out.
 
     Hochreiter and Schmidhuber 1997; the forget gate, where 1 means keep: Gers et al. 2000.
     """
@@ -616,7 +612,7 @@ def show_gates(lesson: Lesson) -> None:
         h = o * torch.tanh(c)
         states.append(h)
     all_h, (_, last_c) = lstm(x)
-    lesson.same("4.2", "An LSTM's gates, every h_t and the last cell: by hand as by PyTorch",
+    lesson.same("4.2", "The gates by hand give every h_t of PyTorch's LSTM, and its last cell",
                 [torch.stack(states), c], [all_h, last_c[0]])
 
 
@@ -626,9 +622,9 @@ def open_forget_gate(lstm: nn.RNNBase) -> None:
 
 
 def show_gradients(lesson: Lesson) -> None:
-    """4.3 Vanishing and exploding gradients; an open forget gate, and clipping, against them."""
-    say("\nHow far back does learning reach? The gradient of the last of 101 steps for each input "
-        "before, in networks as they start (a block lower or higher: a factor of 300):\n")
+    """4.3 Vanishing and exploding gradients: how far back does learning reach? The gradient of the
+    last of 101 steps for each input before it, untrained (one block up or down: a factor of 300).
+    """
     rnn, large, lstm, opened = nn.RNN(64, 64), nn.RNN(64, 64), nn.LSTM(64, 64), nn.LSTM(64, 64)
     large.get_parameter("weight_hh_l0").data.mul_(4)
     open_forget_gate(opened)
@@ -642,8 +638,8 @@ def show_gradients(lesson: Lesson) -> None:
         powers = (sizes / sizes[0]).log10().tolist()
         say(f"  {name:18} now: 1 {curve(powers, -12, 6)} 100 steps back: {left[-1]:.0e}")
     radius = torch.linalg.eigvals(rnn.get_parameter("weight_hh_l0")).abs().max().item()
-    lesson.shows("4.3", f"An RNN's gradient vanishes (largest eigenvalue of W_hh: {radius:.2f}) and, "
-                 "with W_hh four times as large, explodes", left[0] < 1e-6 and left[1] > 100)
+    lesson.shows("4.3", f"An RNN's gradient vanishes (largest eigenvalue of W_hh: {radius:.2f}) "
+                 "or, with W_hh four times as large, explodes", left[0] < 1e-6 and left[1] > 100)
     lesson.shows("4.3", f"An LSTM's reaches back, {left[3]:.2f} of it, if its forget gate is open",
                  left[3] > 0.01 > left[2])
     large(x)[0][-1].sum().backward()
@@ -651,8 +647,8 @@ def show_gradients(lesson: Lesson) -> None:
     # clipping: g <- g x min(1, 1 / length of g)
     nn.utils.clip_grad_norm_(large.parameters(), max_norm=1.0)
     clipped = torch.cat([p.grad.flatten() for p in large.parameters() if p.grad is not None])
-    lesson.same("4.3", f"Clipping makes a gradient of length {g.norm():,.0f} one of length 1: by hand "
-                "as by PyTorch", g * min(1.0, 1.0 / g.norm().item()), clipped)
+    lesson.same("4.3", f"Clipping by hand, too, makes a gradient of length {g.norm():.0e} one of 1",
+                g * min(1.0, 1.0 / g.norm().item()), clipped)
 
 
 def mean_forget_gate(model: Recurrent, x: Tensor) -> float:
@@ -664,12 +660,13 @@ def mean_forget_gate(model: Recurrent, x: Tensor) -> float:
 
 
 def show_memory(lesson: Lesson) -> None:
-    """4.4 LSTM handles long-range dependencies through its gates; Transformers do it better."""
-    say("\nWhich of 100 random symbols came first? (Guessing: 12.5 %.) As many steps for all:\n")
+    """4.4 An LSTM handles long-range dependencies through its gates, a Transformer does it better:
+    which of 100 random symbols came first? All learn for as many steps; guessing gives 12.5 %.
+    """
     steps, right = lesson.steps(400), {}
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        """Rows of T symbols, and the first of each; T grows from 2 to 100: short ones are easier."""
+        """Rows of T symbols, and the first of each; T grows from 2 to 100: short is easier."""
         length = min(100, 2 + 7 * (18 * step // steps))  # by sevens
         x = torch.randint(8, (64, length), device=lesson.device)
         return x, x[:, 0]
@@ -719,24 +716,11 @@ def count_tables(seen: str, test: str, longest: int) -> list[tuple[int, float]]:
     return found
 
 
-@torch.no_grad()
-def write_on(model: Recurrent, characters: str, text: str, length: int) -> str:
-    """Let a next-character model write: it draws a character, reads it, draws the next."""
-    new, state, device = text, None, model.output.weight.device
-    for _ in range(length):
-        x = torch.tensor([[characters.index(c) for c in new]], device=device)
-        h, state = model.cell(model.embedding(x), state)
-        # temperature 0.7: softmax(logits / 0.7) makes the likely a little likelier
-        p = (model.output(h[0, -1]) / 0.7).softmax(-1)
-        new = characters[int(torch.multinomial(p, 1))]
-        text += new
-    return text
-
-
 def show_writing(lesson: Lesson) -> None:
-    """4.5 All h_t for the next step: an LSTM says which character comes next, and so can write."""
-    say("\nWhich character comes next in Pride and Prejudice? Tables count what followed the last "
-        "few, an LSTM learns it. Bits for each of the unseen tenth (a bit: one yes or no):\n")
+    """4.5 Next-step prediction: which character comes next in Pride and Prejudice? Tables count
+    what followed the last few characters, an LSTM learns it. How many bits (one bit: a question
+    answered with yes or no) does each character of the unseen tenth take?
+    """
     seen, unseen = load_novel()
     test, characters = unseen[:20_001], "".join(sorted(set(seen + unseen)))
     tables = count_tables(seen, test, 2 if lesson.quick else 5)
@@ -757,8 +741,14 @@ def show_writing(lesson: Lesson) -> None:
     # bits = mean of -log2 p(the character that came)
     bits = F.cross_entropy(logits, ids_test[1:].view(-1, 500)).item() / math.log(2)
     lesson.keep("LSTM, novel", model, f"{64 * 32 * steps:,} characters", seconds, bits=bits)
-    say(f"  LSTM         {bits:.2f} bits {lesson.scores['LSTM, novel']['parameters']:9,} parameters\n"
-        f"\n  It writes: {' '.join(write_on(model, characters, 'Elizabeth ', 200).split())}\n")
+    parameters = lesson.scores["LSTM, novel"]["parameters"]
+    say(f"  LSTM         {bits:.2f} bits {parameters:9,} parameters")
+    written = torch.tensor([characters.index(c) for c in "Elizabeth "], device=lesson.device)
+    for _ in range(150):
+        # temperature 0.7: softmax(logits / 0.7) makes the likely a little likelier
+        p = (predict(model, written[None, -40:])[0, :, -1] / 0.7).softmax(-1)
+        written = torch.cat([written, torch.multinomial(p, 1)])  # draw one, and read it, too
+    say(f"  It writes: {' '.join(''.join(characters[i] for i in written).split())}")
     lesson.shows("4.5", f"After {seconds:.1f} s the LSTM needs {bits:.2f} bits for a character, a "
                  f"table of two {tables[2][1]:.2f}", bits < min(2.0, tables[2][1]), full=True)
     if tables[-1][1] < bits:
@@ -780,25 +770,19 @@ def milliseconds(work: Callable[..., object], *inputs: Tensor) -> float:
 
 @torch.no_grad()
 def show_waiting(lesson: Lesson) -> None:
-    """4.6 Sequential by design: step t must wait for t-1, so it is hard to parallelize."""
+    """4.6 A recurrent network is sequential by design: step t must wait for step t-1."""
     lstm, x = nn.LSTM(256, 256), torch.randn(512, 1, 256)
     waiting = milliseconds(lstm, x)  # 512 steps of one sequence
     free = milliseconds(lstm, x.transpose(0, 1))  # one step of 512 sequences
-    lesson.shows("4.6", f"512 steps of an LSTM, each waiting for the last, take {waiting:.1f} ms on "
-                 f"one core; the arithmetic alone {free:.1f} ms", waiting > 1.1 * free)
+    lesson.shows("4.6", f"512 steps of an LSTM that wait for each other take {waiting:.1f} ms on a "
+                 f"core, 512 that need not {free:.1f} ms", waiting > 1.1 * free)
 
 
 def demo_lstm(lesson: Lesson | None = None) -> Lesson:
     """Section 4: networks that read step by step, what they remember, and how they write."""
-    lesson = lesson or Lesson()
-    lesson.begin("4. Recurrent neural networks (RNN) and LSTM", "They read one step after another.")
-    show_recurrence(lesson)
-    show_gates(lesson)
-    show_gradients(lesson)
-    show_memory(lesson)
-    show_writing(lesson)
-    show_waiting(lesson)
-    return lesson
+    return (lesson or Lesson()).play(
+        "4. Recurrent neural networks (RNN) and LSTM", show_recurrence, show_gates, show_gradients,
+        show_memory, show_writing, show_waiting)
 
 
 # %% 5. Transformers: GPT and BERT
@@ -809,7 +793,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
 
     q [..., T, d_k], k and v [..., S, d_k] -> [..., T, d_k].
     """
-    scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # [..., T, S]: does key s fit query t?
+    scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # [..., T, S]: key s for query t
     if causal:
         future = torch.ones_like(scores).triu(1).bool()  # True above the diagonal
         scores = scores.masked_fill(future, -math.inf)  # which softmax makes 0
@@ -835,10 +819,12 @@ class OneAttention(nn.Module):
 
 
 def show_attention(lesson: Lesson) -> None:
-    """5.1 and 5.11 Self-attention, and cross-attention from a decoder to an encoder."""
+    """5.1 and 5.11 Self-attention, softmax(q k / sqrt(d_k)) v, is a weighted mean of all positions;
+    cross-attention goes from a decoder to an encoder.
+    """
     q, k, v = torch.randn(3, 4, 10, 16)  # 4 heads, 10 positions, d_k = 16
     library = F.scaled_dot_product_attention
-    lesson.same("5.1", "Attention, with the causal mask and without: by hand as by PyTorch",
+    lesson.same("5.1", "Attention by hand, with the causal mask and without, gives PyTorch's",
                 [attention(q, k, v), attention(q, k, v, causal=True)],
                 [library(q, k, v), library(q, k, v, is_causal=True)])
     cross = nn.MultiheadAttention(16, num_heads=1, bias=False, batch_first=True)
@@ -846,13 +832,14 @@ def show_attention(lesson: Lesson) -> None:
     w_q, w_k, w_v = cross.in_proj_weight.chunk(3)
     # q = W_Q x of the decoder; k = W_K x and v = W_V x of the encoder; then an output layer
     mixed = attention(decoder @ w_q.T, encoder @ w_k.T, encoder @ w_v.T)
-    lesson.same("5.11", "Cross-attention from 5 positions to 9 others: by hand as by PyTorch",
+    lesson.same("5.11", "Cross-attention by hand, from 5 positions to 9 others, gives PyTorch's",
                 mixed @ cross.out_proj.weight.T, cross(decoder, encoder, encoder)[0])
 
 
 def show_cost(lesson: Lesson) -> None:
-    """5.12 Quadratic cost in the length of the sequence: every position looks at every other."""
-    say("\nWhat attention over n positions takes, and keeps for backpropagation:\n")
+    """5.12 The cost is quadratic in the length of a sequence, as every position looks at every
+    other: time, and what is kept for backpropagation.
+    """
     sizes, bytes_kept = (128, 256, 512, 1024), []
     for n in sizes:
         x, kept = torch.randn(n, 64), list[Tensor]()
@@ -876,12 +863,13 @@ def layer_norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
     return centred / (variance + layer.eps).sqrt() * layer.weight + layer.bias
 
 
-def show_block(lesson: Lesson, model: Any, ids: Tensor) -> None:
-    """5.2 Multi-head self-attention, Add & Norm, feed-forward: GPT-2's first block. ids [1, T].
-
-    GPT-2 puts Norm before each part; the lecture's list puts it after.
+def show_block(lesson: Lesson) -> None:
+    """5.2 Multi-head self-attention, Add & Norm, feed-forward: GPT-2's first block by hand. (GPT-2
+    puts Norm before each part, the lecture's list after it.)
     """
-    gpt, block = model.transformer, model.transformer.h[0]
+    tokenizer, model = lesson.load("GPT-2")
+    ids = tokenizer("It is a truth universally acknowledged", return_tensors="pt").input_ids
+    ids, gpt, block = ids.to(lesson.device), model.transformer, model.transformer.h[0]
     # input: x = token embedding + positional encoding (GPT-2 has learned its positions)
     x = gpt.wte(ids) + gpt.wpe.weight[: ids.shape[1]]  # [1, T, d]
     # Norm, then q, k and v of all heads at once
@@ -896,53 +884,66 @@ def show_block(lesson: Lesson, model: Any, ids: Tensor) -> None:
     inner = layer_norm(x, block.ln_2) @ block.mlp.c_fc.weight + block.mlp.c_fc.bias  # [1, T, 4 d]
     # Add: x <- x + gelu(inner) W_2 + b_2
     x = x + F.gelu(inner, approximate="tanh") @ block.mlp.c_proj.weight + block.mlp.c_proj.bias
-    lesson.same("5.2", "GPT-2's first block, from tokens to its output: by hand as by the library",
+    lesson.same("5.2", "From tokens and positions to its output, it gives GPT-2's own states",
                 x, model(ids, output_hidden_states=True).hidden_states[1])
 
 
-def show_sight(lesson: Lesson, name: str, tokenizer: Any, model: Any) -> None:
-    """5.4 and 5.13 GPT sees the past, BERT everything; what a head looks at: triangle, square."""
-    ids = tokenizer("She took the key and went into the house.", return_tensors="pt").input_ids
-    words = [token.replace("\u0120", "")[:5]  # GPT-2's sign for a space
-             for token in tokenizer.convert_ids_to_tokens(ids[0].tolist())]
-    ids = ids.to(model.device)
-    maps = model(ids, output_attentions=True).attentions[1][0]  # layer 2: [heads, T, T]
-    say(f"\nWhere a head of {name}'s second layer looks, in %, from the words on the left:\n\n"
-        f"        {''.join(f'{word:>6}' for word in words)}")
-    for word, row in zip(words, maps[0].tolist(), strict=True):
-        say(f"  {word:6}" + "".join(f"{100 * share:6.0f}" if share else "     ." for share in row))
-    other, ahead = ids.clone(), (maps.triu(1).sum() / maps.sum()).item()
-    other[0, -3] = ids[0, 1]  # another word near the end
-    moved = (model(ids)[0] - model(other)[0])[0, :-3].abs().max().item()  # the logits before it
-    if name == "GPT-2":
-        lesson.same("5.13", "A triangle: no head there looks at a later word", ahead, 0.0)
-        lesson.same("5.4", "GPT-2 sees the past: a new word changes nothing before it", moved, 0.0)
-    else:
-        lesson.shows("5.13", f"A square: {100 * ahead:.0f} % of the layer's attention goes to later "
-                     "words", ahead > 0.1)
-        lesson.shows("5.4", f"BERT sees both sides: a new word moves the answers before it, by up to "
-                     f"{moved:.1f}", moved > 0.1)
+def show_sight(lesson: Lesson) -> None:
+    """5.4 and 5.13 GPT sees the past only, BERT everything: where a head of the second layer looks,
+    in %, from the words on the left.
+    """
+    for name in ("GPT-2", "BERT"):
+        tokenizer, model = lesson.load(name)
+        ids = tokenizer("She took the key and went into the house.", return_tensors="pt").input_ids
+        tokens = tokenizer.convert_ids_to_tokens(ids[0].tolist())
+        words = [token.replace("\u0120", "")[:5] for token in tokens]  # GPT-2's sign for a space
+        maps = model(ids.to(lesson.device), output_attentions=True).attentions[1][0].cpu()
+        say(f"  {name:6}" + "".join(f"{word:>6}" for word in words))
+        for word, row in zip(words, maps[0].tolist(), strict=True):  # of maps [heads, T, T]
+            say(f"  {word:6}" + "".join(f"{100 * p:6.0f}" if p else "     ." for p in row))
+        ahead, other = (maps.triu(1).sum() / maps.sum()).item(), ids.clone()
+        other[0, -3] = ids[0, 1]  # another word near the end; how do the logits before it move?
+        before, after = (model(text.to(lesson.device))[0][0, :-3] for text in (ids, other))
+        moved = (before - after).abs().max().item()
+        if name == "GPT-2":
+            lesson.same("5.13", "A triangle: no head there looks at a later word", ahead, 0.0)
+            lesson.same("5.4", "A new word near the end changes none of GPT-2's answers before it",
+                        before, after)
+        else:
+            lesson.shows("5.13", f"A square: {100 * ahead:.0f} % of BERT's attention goes to later "
+                         "words", ahead > 0.1)
+            lesson.shows("5.4", "A new word near the end moves BERT's answers before it, by up to "
+                         f"{moved:.1f}", moved > 0.1)
 
 
-def show_prediction(lesson: Lesson, tokenizer: Any, model: Any) -> None:
-    """5.5 GPT is trained to predict the next token; every token of context helps."""
-    text = load_novel()[1][: 4_000 if lesson.quick else 20_000]  # the LSTM's test (4.5)
-    ids = torch.tensor(tokenizer(text, verbose=False).input_ids, device=model.device)
-    pieces = ids[: len(ids) // 200 * 200].view(-1, 200)  # [pieces, 200]
+def show_prediction(lesson: Lesson) -> None:
+    """5.5 GPT is trained to predict the next token, and every token of context helps: the pages of
+    the LSTM's test (4.5), in pieces of 200 tokens.
+    """
+    tokenizer, model = lesson.load("GPT-2")
+    text = load_novel()[1][: 4_000 if lesson.quick else 20_000]
+    ids = torch.tensor(tokenizer(text, verbose=False).input_ids, device=lesson.device)
+    pieces = ids[: len(ids) // 200 * 200].view(-1, 200)
     # loss at t = -log p(x_(t+1) | x_1 ... x_t)
     p = model(pieces).logits[:, :-1].softmax(-1)  # [pieces, 199, vocabulary]
     losses = -p.gather(2, pieces[:, 1:, None])[..., 0].log()  # [pieces, 199]
     model.loss_type = "ForCausalLM"  # the library's name of the same loss
-    lesson.same("5.5", "GPT-2's loss, each token predicted from those before it: by hand as by the "
-                "library", losses.mean(), model(pieces, labels=pieces).loss)
-    few, some, many = (part.mean().item() / math.log(2) for part in losses.split([4, 60, 135], 1))
-    lesson.shows("5.5", f"Context helps: GPT-2 needs {few:.2f} bits for a token with up to 4 before "
-                 f"it, {some:.2f} with 5 to 64, {many:.2f} with more", few > some > many)
+    lesson.same("5.5", "GPT-2's loss by hand, each token predicted from those before it, gives the "
+                "library's", losses.mean(), model(pieces, labels=pieces).loss)
+    bits = []
+    for context in (1, 4, 16):  # for every eighth token of the last 135
+        windows = pieces[:, 65 - context : -1].unfold(1, context, 8)  # [pieces, 17, context]
+        logits = model(windows.flatten(0, 1)).logits[:, -1]
+        bits.append(F.cross_entropy(logits, pieces[:, 65::8].flatten()).item() / math.log(2))
+    bits.append(losses[:, 64::8].mean().item() / math.log(2))
+    lesson.shows("5.5", "With 1, 4, 16 tokens of context, and with all of 65 or more, GPT-2 needs "
+                 f"{', '.join(f'{value:.2f}' for value in bits)} bits for the next",
+                 bits == sorted(bits, reverse=True), full=True)
     characters = sum(len(tokenizer.decode(piece[1:])) for piece in pieces)
-    bits = losses.sum().item() / math.log(2) / characters
-    lesson.keep("GPT-2, novel", model, "(before this run)", None, bits=bits)
-    say(f"  That is {bits:.2f} bits a character, fewer than the LSTM's; but GPT-2 is larger, and was "
-        "trained for an hour and a half or more, before this run, instead of seconds.")
+    per_character = losses.sum().item() / math.log(2) / characters
+    lesson.keep("GPT-2, novel", model, "(before this run)", None, bits=per_character)
+    say(f"  That is {per_character:.2f} bits a character, fewer than the LSTM; but GPT-2 is larger "
+        "and was trained for an hour and a half or more, before this run, instead of seconds.")
 
 
 def continue_text(text: str, gpt: tuple[Any, Any] | None = None, **choice: float) -> str:
@@ -958,17 +959,19 @@ def continue_text(text: str, gpt: tuple[Any, Any] | None = None, **choice: float
     return " ".join(tokenizer.decode(out[0]).split())
 
 
-def show_generation(lesson: Lesson, gpt: tuple[Any, Any]) -> None:
-    """5.6 Text generation: the next word's probabilities, and four ways to choose from them."""
-    (tokenizer, model), text = gpt, "Elizabeth looked at her sister, and"
-    prompt = tokenizer(text, return_tensors="pt").to(model.device)
+def show_generation(lesson: Lesson) -> None:
+    """5.6 Text generation: the probabilities of the next word, at temperature 1 and at 0.5, and
+    four ways to choose from them.
+    """
+    gpt = tokenizer, model = lesson.load("GPT-2")
+    text = "Elizabeth looked at her sister, and"
+    prompt = tokenizer(text, return_tensors="pt").to(lesson.device)
     logits = model(**prompt).logits[0, -1]
-    say(f'\n"{text}" goes on, at temperature 1 and at 0.5, with:\n')
     for token in logits.topk(5).indices.tolist():
         shares = [100 * (logits / heat).softmax(-1)[token].item() for heat in (1, 0.5)]
         bars = " ".join(f"{share:3.0f} % {'█' * round(share / 3):20}" for share in shares)
         say(f"  {tokenizer.decode([token]):10} {bars}".rstrip())
-    say(f"\n  Greedy: {continue_text(text, gpt)}\n"
+    say(f"  Greedy: {continue_text(text, gpt)}\n"
         f"  Temperature 0.8: {continue_text(text, gpt, temperature=0.8)}\n"
         f"  Top-k 20: {continue_text(text, gpt, top_k=20)}\n"
         f"  Top-p 0.9: {continue_text(text, gpt, top_p=0.9)}")
@@ -976,12 +979,14 @@ def show_generation(lesson: Lesson, gpt: tuple[Any, Any]) -> None:
     for _ in range(20):
         # greedy: x_(t+1) = argmax p(x | x_1 ... x_t)
         ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
-    lesson.same("5.6", "Greedy, 20 tokens: by hand as by the library", ids,
-                model.generate(**prompt, max_new_tokens=20, do_sample=False, eos_token_id=None))
+    library = model.generate(**prompt, max_new_tokens=20, do_sample=False, eos_token_id=None)
+    lesson.same("5.6", "Greedy by hand gives the 20 tokens of the library", ids, library)
 
 
-def show_parallel(lesson: Lesson, model: Any, ids: Tensor) -> None:
-    """5.7 All positions are computed in parallel; yet text is written one by one. ids [1, 100]."""
+def show_parallel(lesson: Lesson) -> None:
+    """5.7 All positions are computed in parallel; yet a text is written token by token."""
+    tokenizer, model = lesson.load("GPT-2")
+    ids = tokenizer(load_novel()[1][:600], return_tensors="pt").input_ids[:, :100].to(lesson.device)
     clock = [time.perf_counter()]
     at_once = model(ids).logits[0]  # [100, vocabulary]
     clock.append(time.perf_counter())
@@ -993,41 +998,40 @@ def show_parallel(lesson: Lesson, model: Any, ids: Tensor) -> None:
                                     attention_mask=torch.ones_like(ids[:, :32]), use_cache=cached,
                                     eos_token_id=None))
         clock.append(time.perf_counter())
-    once, prefixes, cache_time, anew = (b - a for a, b in zip(clock, clock[1:], strict=False))
+    once, prefixes, kept, anew = (b - a for a, b in zip(clock, clock[1:], strict=False))
     lesson.same("5.7", f"One pass answers at 100 positions, in {once:.2f} s, what a pass for each "
                 f"answers in {prefixes:.2f} s", at_once, each)
-    lesson.same("5.7", "Writing goes one by one all the same. A cache of keys and values changes none"
-                f" of 64 tokens, in {cache_time:.2f} s instead of {anew:.2f}", texts[0], texts[1])
+    lesson.same("5.7", "A cache of keys and values changes none of 64 written tokens, and takes "
+                f"{kept:.2f} s instead of {anew:.2f}", texts[0], texts[1])
 
 
 def demo_gpt2(lesson: Lesson | None = None) -> Lesson:
     """Section 5: attention, and GPT-2, which sees the past only and so can write."""
-    lesson = lesson or Lesson()
-    lesson.begin("5. Transformers: attention and GPT", "Each position takes a weighted mean of all.")
-    show_attention(lesson)
-    show_cost(lesson)
-    gpt = tokenizer, model = lesson.load("GPT-2")
-    ids = tokenizer(load_novel()[1][:2_000], return_tensors="pt").input_ids.to(lesson.device)
-    show_block(lesson, model, ids[:, :12])
-    show_sight(lesson, "GPT-2", tokenizer, model)
-    show_prediction(lesson, tokenizer, model)
-    show_generation(lesson, gpt)
-    show_parallel(lesson, model, ids[:, :100])
-    return lesson
+    return (lesson or Lesson()).play(
+        "5. Transformers: attention and GPT", show_attention, show_cost, show_block,
+        show_prediction, show_generation, show_parallel)
 
 
-def show_order(lesson: Lesson, model: Any, ids: Tensor) -> None:
-    """5.3 There is no recurrence, so order must be put in, by positions. ids [1, T]."""
-    order = torch.arange(ids.shape[1], device=ids.device)
-    places, moved = order.clone()[None], []
-    order[1:-1] = 1 + torch.randperm(len(order) - 2).to(ids.device)  # [CLS] and [SEP] stay
+def show_order(lesson: Lesson) -> None:
+    """5.3 There is no recurrence, so order must be put in: BERT without positions and with them."""
+    tokenizer, model = lesson.load("BERT")
+    ids = tokenizer("the dog bit the man in the park", return_tensors="pt").input_ids
+    ids, order, moved = ids.to(lesson.device), torch.arange(ids.shape[1]), []
+    order[1:-1] = 1 + torch.randperm(len(order) - 2)  # [CLS] and [SEP] stay where they are
+    places = torch.arange(len(order), device=lesson.device)[None]
     for positions in (0 * places, places):  # all words at place 0; each at its own
         states = model.bert(ids, position_ids=positions).last_hidden_state
         permuted = model.bert(ids[:, order], position_ids=positions).last_hidden_state
         moved.append((states[:, order] - permuted).abs().max().item())
-    lesson.shows("5.3", f"Words permuted, BERT's vectors change by {moved[0]:.0e} without positions, "
-                 f"by {moved[1]:.1f} with them: attention alone knows no order",
+    lesson.shows("5.3", f"Words permuted, their vectors stay the same without positions (but for "
+                 f"{moved[0]:.0e}) and change by up to {moved[1]:.1f} with them",
                  moved[0] < 1e-4 and moved[1] > 0.1)
+
+
+def sentences(kind: str) -> Any:
+    """Test sentences of one kind; no embedded model was trained on any of them."""
+    with reading(DATA / "sentences.json") as file:
+        return json.loads(file.read_text(encoding="utf-8"))[kind]
 
 
 def fill_mask(text: str, bert: tuple[Any, Any] | None = None) -> dict[str, float]:
@@ -1042,13 +1046,13 @@ def fill_mask(text: str, bert: tuple[Any, Any] | None = None) -> dict[str, float
     return {word: round(100 * share, 1) for word, share in zip(words, p.tolist(), strict=True)}
 
 
-def show_both_sides(lesson: Lesson, bert: tuple[Any, Any], masks: Sequence[str]) -> None:
-    """5.8 Masked language modelling: a hidden word is guessed from both sides of it."""
-    say("\nBERT was trained to guess hidden words; its five likeliest:\n")
-    for sentence in masks:
+def show_both_sides(lesson: Lesson) -> None:
+    """5.8 Masked language modelling: BERT is trained to guess hidden words, from both sides."""
+    bert = tokenizer, model = lesson.load("BERT")
+    for sentence in sentences("masks"):
         guesses = fill_mask(sentence, bert).items()
         say(f"  {sentence}  {', '.join(f'{word} {share:.0f} %' for word, share in guesses)}")
-    (tokenizer, model), (seen, unseen), mask = bert, load_novel(), bert[0].mask_token_id
+    (seen, unseen), mask = load_novel(), tokenizer.mask_token_id
     pieces = [s for s in re.split(r'(?<=[.!?;])["\s]+', unseen) if 8 <= len(s.split()) <= 24]
     hidden, both, left, right = [], [], [], []
     for n in torch.randperm(len(pieces))[: 24 if lesson.quick else 192].tolist():
@@ -1067,9 +1071,9 @@ def show_both_sides(lesson: Lesson, bert: tuple[Any, Any], masks: Sequence[str])
         found.append(int((logits.argmax(-1).cpu() == torch.tensor(hidden)).sum()))
     common = Counter(re.findall(r"[a-z]+", seen.lower())).most_common(1)[0][0]
     found.append(hidden.count(tokenizer.convert_tokens_to_ids(common)))
-    lesson.shows("5.8", f"Of {len(hidden)} words hidden in unseen sentences BERT finds {found[0]} "
-                 f"from both sides, {found[1]} from the left, {found[2]} from the right; always "
-                 f'saying "{common}" finds {found[3]}', found[0] > max(found[1:]), full=True)
+    lesson.shows("5.8", f"Of {len(hidden)} words hidden in unseen sentences it finds {found[0]} by "
+                 f"both sides, {found[1]} by the left, {found[2]} by the right; always saying "
+                 f'"{common}" finds {found[3]}', found[0] > max(found[1:]), full=True)
 
 
 def features(bert: tuple[Any, Any], texts: Sequence[str]
@@ -1087,40 +1091,42 @@ def features(bert: tuple[Any, Any], texts: Sequence[str]
     return batch.input_ids, states, {"[CLS]": states[:, 0], "mean": both[0], "static": both[1]}
 
 
-def show_meaning(lesson: Lesson, bert: tuple[Any, Any], texts: dict[str, Any]) -> None:
-    """5.9 Feature extraction, from tokens or [CLS]: near in meaning should be near in space."""
-    say("\nThe bank of a river, and of money: cosines of a word with itself in the same sense and in "
-        "another (cosine: a b / (length of a x length of b)):\n")
-    (tokenizer, model), told, nearer = bert, 0, {}
-    for word, three in texts["senses"].items():
+def show_meaning(lesson: Lesson) -> None:
+    """5.9 Feature extraction, from tokens or [CLS]: near in meaning should be near in space. The
+    bank of a river and of money: a word's cosine with itself in the same sense, and in another.
+    """
+    bert = tokenizer, model = lesson.load("BERT")
+    told, nearer, senses, triples = 0, {}, sentences("senses"), sentences("paraphrases")
+    for word, three in senses.items():
         ids, states, _ = features(bert, three)
         one, same, other = states[ids == tokenizer.convert_tokens_to_ids(word)]  # [3, d]
+        # cosine(a, b) = a b / (length of a x length of b)
         near, far = F.cosine_similarity(one, same, dim=0), F.cosine_similarity(one, other, dim=0)
         told += int(near > far)
         say(f"  {'✓' if near > far else '✗'} {word:8} {near:.2f}  {far:.2f}")
-    lesson.shows("5.9", f"BERT's vectors tell {told} of {len(texts['senses'])} words' senses; a "
+    lesson.shows("5.9", f"BERT's vectors tell {told} of {len(senses)} words' senses; a "
                  "static vector, the same in both, tells none", told >= 9)
-    for name, vectors in features(bert, sum(texts["paraphrases"], []))[2].items():
+    for name, vectors in features(bert, sum(triples, []))[2].items():
         near_far = [F.cosine_similarity(vectors[0::3], vectors[n::3]) for n in (1, 2)]
         nearer[name] = int((near_far[0] > near_far[1]).sum())
-    lesson.shows("5.9", f"Of {len(texts['paraphrases'])} sentences, {nearer['mean']} are nearer to a "
+    lesson.shows("5.9", f"Of {len(triples)} sentences, {nearer['mean']} are nearer to a "
                  f"paraphrase than to another by the mean of BERT's vectors, {nearer['[CLS]']} by "
                  f"[CLS], {nearer['static']} by static ones", nearer["mean"] >= 7)
-    say("\nBERT was also trained to say whether one sentence follows another:\n")
-    for first, second in texts["next"]:
+    for first, second in sentences("next"):
         logits = model(**tokenizer(first, second, return_tensors="pt").to(model.device))
         follows = logits.seq_relationship_logits.softmax(-1)[0, 0]  # class 0: it follows
-        say(f"  {100 * follows:3.0f} %  {first} {second}")
+        say(f"  Does the next sentence follow? {100 * follows:.0f} %: {first} {second}")
 
 
-def show_head(lesson: Lesson, bert: tuple[Any, Any]) -> None:
-    """2.5 An MLP as the final head on top of other models' embeddings."""
-    say("\nIs a paragraph of the novel, without its quotation marks, speech? A small MLP learns:\n")
+def show_head(lesson: Lesson) -> None:
+    """2.5 An MLP as the final head on top of other models' embeddings: is a paragraph of the novel,
+    without its quotation marks, speech?
+    """
     paragraphs = [p for p in re.split(r"\n+", "".join(load_novel())) if len(p) > 40]
     early = [paragraphs[n] for n in torch.randperm(len(paragraphs) - 300)[:400].tolist()]
     y, y_test = (torch.tensor([int(p.startswith('"')) for p in part], device=lesson.device)
                  for part in (early, paragraphs[-300:]))
-    x, x_test = (features(bert, [p.replace('"', "") for p in part])[2]
+    x, x_test = (features(lesson.load("BERT"), [p.replace('"', "") for p in part])[2]
                  for part in (early, paragraphs[-300:]))
     right = []
     for name in ("mean", "static"):
@@ -1140,12 +1146,13 @@ def judge(text: str, classifier: tuple[Any, Any] | None = None) -> tuple[str, fl
     return model.config.id2label[int(p.argmax())], round(100 * p.max().item(), 1)
 
 
-def show_sentiment(lesson: Lesson, texts: dict[str, Any]) -> None:
-    """5.10 Classification by a fine-tuned BERT: does a sentence speak well of something?"""
+def show_sentiment(lesson: Lesson) -> None:
+    """5.10 Classification: a smaller BERT, fine-tuned on film reviews, judges forty sentences about
+    other things. Its mistakes:
+    """
     classifier, right = lesson.load("DistilBERT"), []
-    say("Fine-tuned on film reviews, it judges forty sentences about other things. Mistakes:\n")
     for feeling in ("POSITIVE", "NEGATIVE"):
-        for sentence in texts[feeling]:
+        for sentence in sentences(feeling):
             found, share = judge(sentence, classifier)
             right.append(found == feeling)
             if found != feeling:
@@ -1153,46 +1160,36 @@ def show_sentiment(lesson: Lesson, texts: dict[str, Any]) -> None:
     lesson.keep("DistilBERT, opinions", classifier[1], "(before this run)", None,
                 percent=100 * sum(right) / len(right))
     # guessing is right about 27 or more of 40 in 2 % of all cases
-    lesson.shows("5.10", f"It is right about {sum(right)} of {len(right)} sentences that were written "
+    lesson.shows("5.10", f"It is right about {sum(right)} of {len(right)} sentences, all written "
                  "before any was tried", sum(right) >= 27)
 
 
 def demo_bert(lesson: Lesson | None = None) -> Lesson:
     """Section 5: BERT, which sees both sides of a word and so can judge a text."""
-    lesson = lesson or Lesson()
-    lesson.begin("5. Transformers: BERT", "An encoder: each word looks at all words, on both sides.")
-    with reading(DATA / "sentences.json") as file:  # on none of them was a model trained
-        texts = json.loads(file.read_text(encoding="utf-8"))
-    bert = tokenizer, model = lesson.load("BERT")
-    ids = tokenizer("the dog bit the man in the park", return_tensors="pt").input_ids
-    show_order(lesson, model, ids.to(lesson.device))
-    show_sight(lesson, "BERT", tokenizer, model)
-    show_both_sides(lesson, bert, texts["masks"])
-    show_meaning(lesson, bert, texts)
-    show_head(lesson, bert)
-    show_sentiment(lesson, texts)
-    return lesson
+    return (lesson or Lesson()).play(
+        "5. Transformers: BERT", show_order, show_sight, show_both_sides, show_meaning, show_head,
+        show_sentiment)
 
 
 # %% 6. Which one to use
 
 
 def show_table(lesson: Lesson) -> None:
-    """6.1 When to use which: the lecture's table, and what this run measured."""
-    lesson.begin("6. Which one to use",
-                 "MLP         tables, vectors     fully connected; no sense of space or time\n"
-                 "CNN         images, grids       the same filters everywhere; pooling\n"
-                 "RNN, LSTM   sequences           a state that is passed on; gates for memory\n"
-                 "GPT         writing text        attention to the past\n"
-                 "BERT        understanding text  attention to the whole sentence\n\n"
-                 "  model, data               parameters  learned from           in   right   bits")
+    """6.1 When to use which? The lecture's table, and what this run measured: seconds of training,
+    % right of unseen examples, bits for an unseen character (the fewer the better).
+    """
+    say("  MLP         tables, vectors     fully connected; no sense of space or time\n"
+        "  CNN         images, grids       the same filters everywhere; pooling\n"
+        "  RNN, LSTM   sequences           a state that is passed on; gates for memory\n"
+        "  GPT         writing text        attention to the past\n"
+        "  BERT        understanding text  attention to the whole sentence\n\n"
+        "  model, data               parameters  learned from           in   right   bits")
     for name, score in lesson.scores.items():
         seconds, right, bits = ("" if score.get(key) is None else f"{score[key]:{form}}"
                                 for key, form in (("seconds", ".1f"), ("percent", ".1f"),
                                                   ("bits", ".2f")))
         say(f"  {name:25}{score['parameters']:11,}  {score['learned']:18}{seconds:>7}{right:>8}"
             f"{bits:>7}")
-    say("  (in: seconds; right: % of unseen examples; bits: for an unseen character, few are good)\n")
     if "CNN" in lesson.scores:
         cnn, mlp, linear = (lesson.scores[name]["percent"] for name in ("CNN", "MLP", "linear"))
         lesson.shows("6.1", f"On the same digits, the CNN reads {cnn:.1f} %, an MLP of its size "
@@ -1205,8 +1202,8 @@ def show_table(lesson: Lesson) -> None:
 class Lesson:
     """How to run the demos, and what they found, kept also when one fails half-way.
 
-    claims: dicts with row, sentence and passed (None: left out by quick); scores: the lines of the
-    last table; models: what was trained or loaded, by name; status: 0, 1 a failure, 130 interrupted.
+    claims: dicts with row, sentence, passed (None: left out by quick); scores: lines of the last
+    table; models: what was trained or loaded, by name; status: 0, 1 a failure, 130 interrupted.
     """
 
     def __init__(self, device: str = "auto", quick: bool = False, models: str = "embedded",
@@ -1217,20 +1214,21 @@ class Lesson:
         self.scores: dict[str, dict[str, Any]] = {}
         self.models: dict[str, Any] = {}
 
-    def begin(self, title: str, text: str) -> None:
-        """A header; and the seed, so that a section finds the same alone as among others."""
-        torch.manual_seed(self.seed)
-        say(f"\n\n{title}\n{'=' * len(title)}\n\n{text}\n")
+    def play(self, title: str, *parts: Callable[[Lesson], None]) -> Lesson:
+        """Show the parts of a section, each from the same seed and under its docstring."""
+        say(f"\n\n{title}\n{'=' * len(title)}")
+        for part in parts:
+            torch.manual_seed(self.seed)
+            say("\n" + " ".join((part.__doc__ or "").split("\n\n")[0].split()) + "\n")
+            part(self)
+        return self
 
     def steps(self, full: int) -> int:
         """How many training steps to take: all, or 10 with quick."""
         return min(full, 10) if self.quick else full
 
     def same(self, row: str, sentence: str, ours: Any, theirs: Any) -> None:
-        """Claim that two results, or two lists of them, are equal: whole numbers exactly.
-
-        Others to rounding: none off by more than 1e-4 of the largest, or 1e-4 if that is below 1.
-        """
+        """Claim that two results, or two lists of them, are equal: see equal()."""
         pairs = zip(ours, theirs, strict=True) if isinstance(ours, list) else [(ours, theirs)]
         self.shows(row, sentence, all(equal(*pair) for pair in pairs))
 
@@ -1250,11 +1248,12 @@ class Lesson:
 
     def load(self, name: str) -> tuple[Any, Any]:
         """(tokenizer, model) of GPT-2, BERT or DistilBERT, from where this lesson takes them."""
-        tokenizer, self.models[name] = load_pretrained(name, self.source, str(self.device))
-        repository, _, small = PRETRAINED[name]
-        say(f"\n{name}: {repository} from the hub.\n" if self.source == "hub" else
-            f"\n{name} is {small}, a small stand-in; --models hub loads the real one.\n")
-        return tokenizer, self.models[name]
+        tokenizer, model = load_pretrained(name, self.source, str(self.device))
+        if name not in self.models and self.source == "embedded":
+            say(f"  ({name} is {PRETRAINED[name][2]} here, a small stand-in; --models hub loads the"
+                " real one.)")
+        self.models[name] = model
+        return tokenizer, model
 
     def picture(self, name: str, title: str, images: Sequence[Tensor] | Tensor,
                 captions: Sequence[str], columns: int) -> None:
@@ -1277,7 +1276,7 @@ class Lesson:
 
 
 def equal(ours: Any, theirs: Any) -> bool:
-    """The same shape and, for whole numbers, the same; else finite, and no further off than 1e-4."""
+    """Whole numbers exactly; others to rounding, 1e-4 of the largest number or of 1."""
     a, b = (torch.as_tensor(side).detach().cpu() for side in (ours, theirs))
     if a.shape != b.shape or not (a.is_floating_point() or b.is_floating_point()):
         return torch.equal(a, b)
@@ -1286,13 +1285,25 @@ def equal(ours: Any, theirs: Any) -> bool:
     return bool(b.isfinite().all() and difference <= 1e-4)  # a comparison with NaN is False
 
 
+def show_device(lesson: Lesson) -> None:
+    """7.1 The code runs on CUDA, Apple's MPS or the CPU."""
+    data, mlp = load_letters(lesson.device), lesson.models["MLP, letters"]
+    ours = predict(mlp, data.x_test)
+    if lesson.device.type == "cpu":
+        say("  This run is on the CPU: there is nothing to compare it with.")
+    else:
+        lesson.same("7.1", f"The MLP on {lesson.device} gives what it gives on the CPU", ours,
+                    predict(deepcopy(mlp).cpu(), data.x_test.cpu()))
+
+
 def say(text: str) -> None:
     """Print text, as wide as the terminal, 100 columns at most."""
     if not str(getattr(sys.stdout, "encoding", "utf-8")).lower().startswith("utf"):
         text = text.translate(str.maketrans("▁▂▃▄▅▆▇█✓✗", "_.-~=+*#+x"))
     width = max(40, min(100, shutil.get_terminal_size((100, 24)).columns))
     for line in text.split("\n"):
-        print(textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False), flush=True)
+        print(textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False),
+              flush=True)
 
 
 def curve(values: Sequence[float], low: float, high: float) -> str:
@@ -1300,18 +1311,18 @@ def curve(values: Sequence[float], low: float, high: float) -> str:
     size = math.ceil(len(values) / 20)
     heights = [(mean(values[i : i + size]) - low) / (high - low or 1)
                for i in range(0, len(values), size)]
-    return "".join("▁▂▃▄▅▆▇█"[round(7 * min(1, max(0, height)))] for height in heights)
+    return "".join("▁▂▃▄▅▆▇█"[round(7 * min(1, max(0, value)))] for value in heights)
 
 
 def draw(*images: Tensor) -> str:
     """Images [28, 28] side by side as text: each sign is two pixels high and one wide."""
     greys = torch.cat([(image - image.min()) / (image.max() - image.min()) for image in images], 1)
     rows = (9 * greys).view(14, 2, -1).mean(1).int().tolist()  # [14, 28 x images], from 0 to 9
-    return "\n".join("".join(" .:-=+*#%@"[grey] for grey in row).rstrip() for row in rows[2:13])
+    return "\n".join("".join(" .:-=+*#%@"[grey] for grey in row).rstrip() for row in rows[3:13])
 
 
 @contextmanager
-def reading(path: Path | str) -> Iterator[Any]:
+def reading(path: Path) -> Iterator[Path]:
     """Whatever goes wrong while a part of data/ is read ends in one line that names it."""
     try:
         yield path
@@ -1328,8 +1339,6 @@ PRETRAINED = {  # name: repository on the hub, pinned revision, folder in data/m
     "DistilBERT": ("distilbert/distilbert-base-uncased-finetuned-sst-2-english",
                    "714eb0fa89d2f80546fda750413ed43d93601a13", "distilbert-sst2-mini"),
 }
-
-
 FILES = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
          "vocab.json", "merges.txt", "vocab.txt", "model.safetensors"]
 
@@ -1382,8 +1391,8 @@ def run_demo(name: str, lesson: Lesson) -> None:
     except Exception as error:
         lesson.status = 1
         frame = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == here][-1]
-        say(f"\n✗ The demo {name} stopped: {type(error).__name__}: {error} ({Path(here).name}, line "
-            f"{frame.lineno}, in {frame.name}: {frame.line})")
+        say(f"\n✗ The demo {name} stopped: {type(error).__name__}: {error} ({Path(here).name}, "
+            f"line {frame.lineno}, in {frame.name}: {frame.line})")
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -1420,7 +1429,7 @@ def main(arguments: Sequence[str] | None = None) -> Lesson:
         for name in DEMOS:
             if name in options.only:
                 run_demo(name, lesson)
-        show_table(lesson)
+        lesson.play("6. Which one to use", show_table)
         passed = [claim["passed"] for claim in lesson.claims]
         say(f"\n{passed.count(True)} claims shown, {passed.count(None)} left out, "
             f"{passed.count(False)} failed, in {time.perf_counter() - began:.0f} s.")
