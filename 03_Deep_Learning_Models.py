@@ -254,7 +254,7 @@ def show_letters(lesson: Lesson) -> None:
                  f"worse, with 16,000 only {gap[16_000]:.1f}; its lead over the linear model grows "
                  f"from {lead[250]:.0f} to {lead[16_000]:.0f} points",
                  gap[250] > 20 and gap[16_000] < 5 and lead[16_000] > lead[250], full=True)
-    say("  (These 16 numbers are features that people designed: with them, it does well, too.)")
+    say("  (With features that people designed, as these, the nearest neighbour does well, too.)")
     lesson.shows("2.2", f"An MLP does more than a linear model: it reads {right[16_000]:.1f} % of "
                  f"unseen letters, {lead[16_000]:.0f} points more",
                  right[16_000] > 97 and lead[16_000] > 15, full=True)
@@ -687,8 +687,10 @@ def count_tables(seen: str, test: str, longest: int) -> list[tuple[int, float]]:
     return found
 
 
-def write(model: nn.Module, characters: str, ids: Tensor) -> str:
-    """What follows a text, by its characters' ids [1, T], as an LSTM would have it."""
+def write(model: nn.Module, characters: str, text: str) -> str:
+    """A text, and how a next-character model goes on with it."""
+    device = next(model.parameters()).device
+    ids = torch.tensor([[characters.index(c) for c in text]], device=device)  # [1, T]
     for _ in range(150):
         # temperature 0.7: softmax(logits / 0.7) makes the likely a little likelier
         p = (predict(model, ids[:, -40:])[:, :, -1] / 0.7).softmax(-1)  # [1, C]
@@ -721,7 +723,7 @@ def show_writing(lesson: Lesson) -> None:
     lesson.keep("LSTM, novel", model, f"{64 * 32 * steps:,} characters", seconds, bits=bits)
     size = lesson.scores["LSTM, novel"]["parameters"]
     say(f"  LSTM       {bits:.2f} bits {size:9,} parameters\n"
-        f"  It writes on: {write(model, characters, ids_test[None, :40])}")
+        f"  It writes: {write(model, characters, 'Elizabeth ')}")
     lesson.shows("4.5", f"After {seconds:.1f} s of training the LSTM needs {bits:.2f} bits, counts "
                  f"of what followed two characters {tables[2][1]:.2f}",
                  bits < min(2.0, tables[2][1]), full=True)
