@@ -1293,8 +1293,8 @@ def say(text: str) -> None:
         text = text.encode(code, "replace").decode(code)  # what it cannot show becomes a ?
     width = max(40, min(100, shutil.get_terminal_size((100, 24)).columns))
     for line in text.split("\n"):
-        print(textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False),
-              flush=True)
+        print(textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False,
+                            break_long_words=False), flush=True)
 
 
 def curve(values: Sequence[float], low: float, high: float) -> str:
@@ -1354,7 +1354,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[Lesson, list[str]]
         torch.manual_seed(options["seed"])
         return Lesson(**options), [name for name in DEMOS if name in wanted]
     except (ValueError, RuntimeError) as error:
-        parser.error(str(error).split("\n")[0])
+        parser.exit(2, str(error).split("\n")[0] + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> Lesson:

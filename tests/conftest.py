@@ -1,11 +1,9 @@
-"""What the tests share: the script as a module, as a command, and one whole quick run.
+"""What the tests share: the script as a module, its data, and one quick run as a program.
 
 LECTURE_SCRIPT names another copy of the script to test; plant_faults.py uses it.
 """
 
-import argparse
 import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -14,65 +12,76 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(os.environ.get("LECTURE_SCRIPT", ROOT / "03_Deep_Learning_Models.py"))
+CPU = torch.device("cpu")
+AT_THE_PROMPT = """import json; print("CLAIMS", json.dumps([lesson.claims, list(lesson.models)]))
+raise SystemExit(lesson.status)
+"""
 
 
-def run_script(*arguments, script=SCRIPT, timeout=300, **settings):
-    """The script as people run it: its exit status, what it printed, and what it complained of."""
-    environment = {**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"}
-    environment.update(settings.pop("env", {}))
-    command = [sys.executable, str(script), *map(str, arguments)]
-    return subprocess.run(
-        command,
-        env=environment,
-        timeout=timeout,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        **settings,
-    )
+def load(data=None):  # the script, by its path; nothing registers it in sys.modules
+    spec = importlib.util.spec_from_file_location("lecture", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.DATA = data or module.DATA
+    return module
 
 
-MEASURED = """
-import subprocess, sys
-status = subprocess.call(sys.argv[2:])
-if sys.platform != "win32":
-    import resource
-    with open(sys.argv[1], "w") as file:
-        print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=file)
-sys.exit(status)
-"""  # a command, with the peak of its memory in a file
+def start(*command):  # Python as people start it, in another folder than the script's
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT.anchor, **pipes,
+                            env={**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"},
+                            encoding="utf-8")
+
+
+def passed(lesson, row):  # what became of its claims: True, False or None each
+    return [claim["passed"] for claim in lesson.claims if claim["row"] == row]
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: with -m slow only, as .ci/run does at its end")
+    config.option.markexpr = config.option.markexpr or "not slow"
+    torch.set_num_threads(1)  # a quick run as a program goes on beside the tests
+
+
+def pytest_collection_finish(session):  # the quick run goes on beside the other tests
+    if any("program" in item.fixturenames for item in session.items):
+        session.config.program = start("-i", SCRIPT, "--quick", "--figures", os.devnull)
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "program"):
+        session.config.program.kill()
+
+
+@pytest.fixture(scope="session")
+def program(request):  # the finished quick run: stdout, stderr, exit status
+    process = request.config.program
+    return *process.communicate(AT_THE_PROMPT, timeout=300), process.returncode
 
 
 @pytest.fixture(scope="session")
 def lecture():
-    spec = importlib.util.spec_from_file_location("lecture", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["lecture"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load()
 
 
 @pytest.fixture
-def options():
-    return argparse.Namespace(quick=False, figures=None, models="embedded", seed=0)
-
-
-@pytest.fixture
-def lesson(lecture, options):
+def lesson(lecture, tmp_path):
     torch.manual_seed(0)
-    return lecture.Lesson("mlp", torch.device("cpu"), options)
+    return lecture.Lesson("cpu", figures=tmp_path)
 
 
 @pytest.fixture(scope="session")
-def quick(tmp_path_factory):
-    """One whole quick run: the finished process, with its report and the folder of its pictures."""
-    folder = tmp_path_factory.mktemp("quick")
-    paths = "--json", folder / "report.json", "--figures", folder / "figures"
-    command = sys.executable, SCRIPT, "--quick", "--models", "embedded", *paths
-    done = run_script(MEASURED, folder / "peak", *command, script="-c")
-    done.peak = folder / "peak"
-    done.report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    done.figures = folder / "figures"
-    return done
+def digits(lecture):
+    return lecture.load_mnist(CPU)
+
+
+@pytest.fixture(scope="session")
+def readers(lecture, digits):  # a CNN and an MLP that have learned to read for two seconds
+    torch.manual_seed(0)
+    some = lecture.Data(digits.x[:12_000], digits.y[:12_000], digits.x_test[:9], digits.y_test[:9])
+    cnn, mlp = lecture.build_cnn(), lecture.build_mlp(784, 165, 165, 10)
+    for model in (cnn, mlp):
+        lecture.fit(lecture.Lesson("cpu"), "", model, some, 60, 0.006)
+    return cnn, mlp
