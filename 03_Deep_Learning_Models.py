@@ -621,6 +621,7 @@ def show_gradients(lesson: Lesson) -> None:
                 g * min(1.0, 1.0 / g.norm().item()), clipped)
 
 
+@torch.no_grad()
 def mean_forget_gate(model: Recurrent, x: Tensor) -> float:
     """The mean of f_t while an LSTM reads x [B, T]: 1 keeps the cell, 0 forgets it."""
     inputs = model.embedding(x)
@@ -644,7 +645,7 @@ def show_memory(lesson: Lesson) -> None:
     test = torch.randint(8, (2_000, 100), device=lesson.device)
     lstm, opened = Recurrent(nn.LSTM, 8, 64), Recurrent(nn.LSTM, 8, 64)
     open_forget_gate(opened.cell)
-    before = mean_forget_gate(lstm.to(lesson.device), test)
+    before = mean_forget_gate(lstm.to(lesson.device), test[:500])
     for name, model in (("RNN", Recurrent(nn.RNN, 8, 64)), ("LSTM", lstm),
                         ("LSTM, gate open", opened), ("attention", OneAttention(8, 100))):
         _, seconds = train(model.to(lesson.device), batch, steps, 0.015, name)
@@ -655,7 +656,7 @@ def show_memory(lesson: Lesson) -> None:
                  f"attention in {right['attention']:.1f} %, the RNN in {right['RNN']:.1f} %",
                  right["RNN"] < 30 and min(right["LSTM"], right["LSTM, gate open"],
                                            right["attention"]) >= 99, full=True)
-    after = mean_forget_gate(lstm, test)
+    after = mean_forget_gate(lstm, test[:500])
     lesson.shows("4.4", f"Training opens the LSTM's forget gate by itself: its mean rises from "
                  f"{before:.2f} to {after:.2f}", before < 0.6 and after > 0.8, full=True)
     say("  (An RNN whose W_hh starts as the identity can learn it, too; Le et al. 2015.)")
@@ -937,7 +938,7 @@ def show_prediction(lesson: Lesson) -> None:
     losses = -p.gather(2, following)[..., 0].log()  # [pieces, 199]
     model.loss_type = "ForCausalLM"  # the library's name of the same loss
     lesson.same("5.5", "GPT-2's loss by hand, each token from those before it, is the library's",
-                losses.mean(), model(pieces, labels=pieces).loss)
+                losses[:5].mean(), model(pieces[:5], labels=pieces[:5]).loss)
     bits = []
     for context in (1, 4, 16):  # windows that end just before tokens 65, 73, 81 ...
         windows = pieces[:, 65 - context : -1].unfold(1, context, 8)  # [pieces, 17, context]
@@ -1089,7 +1090,9 @@ def features(bert: Any, texts: list[str]) -> tuple[Tensor, Tensor, dict[str, Ten
     tokenizer, model = bert
     batch = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
     batch = batch.to(model.device)
-    states, real = model.bert(**batch).last_hidden_state, batch.attention_mask[..., None]
+    states = torch.cat([model.bert(ids, attention_mask=mask).last_hidden_state for ids, mask in zip(
+        batch.input_ids.split(50), batch.attention_mask.split(50), strict=True)])  # less memory
+    real = batch.attention_mask[..., None]
     static = model.bert.embeddings.word_embeddings(batch.input_ids)
     both = [(x * real).sum(1) / real.sum(1) for x in (states, static)]  # real: 0 for padding
     return batch.input_ids, states, {"[CLS]": states[:, 0], "mean": both[0], "static": both[1]}
@@ -1330,6 +1333,7 @@ def run_demo(name: str, lesson: Lesson) -> None:
     began, here = time.perf_counter(), run_demo.__code__.co_filename
     try:
         DEMOS[name](lesson)
+        load_mnist.cache_clear()  # 0.2 GB that no other demo needs
         say(f"\n({time.perf_counter() - began:.1f} s)")
     except Exception as error:
         lesson.status = 1
