@@ -8,10 +8,8 @@
     python 03_Deep_Learning_Models.py --only cnn lstm    some of mlp, cnn, lstm, gpt2, bert
     python 03_Deep_Learning_Models.py --quick            short trainings, for a first look
 
-A line that starts with ✓ is a claim of the lecture, shown. Search for the number at its end, as in
-(3.4), to find its code: `lesson.same` compares two results, `lesson.shows` prints what holds (full:
-only after full training). Read sections 1 to 5 in order; section 7 holds what prints, loads and
-starts them. Left out: data loaders, saving what was trained, tuning."""
+A claim ends with its number, as (3.4): search for it here. `lesson.same` claims that two results
+are equal, `lesson.shows` that something holds. Left out: data loaders, saving what was trained."""
 
 from __future__ import annotations
 
