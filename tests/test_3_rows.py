@@ -80,9 +80,9 @@ def test_the_loss_is_shifted_by_one_and_counted_in_bits(lecture, lesson, monkeyp
 
 
 def test_other_tokens_than_the_likeliest_are_noticed_and_so_is_a_look_ahead(lecture, lesson):
-    def call(ids, **how):  # what comes later changes what comes before
-        out = model(ids, **how)
-        out.logits += 0.01 * ids.shape[1]
+    def call(*ids, **how):  # what comes later changes what comes before
+        out = model(*ids, **how)
+        out.logits += 0.01 * (ids[0].shape[1] if ids else 0)
         return out
 
     tokenizer, model = lecture.load_pretrained("GPT-2")

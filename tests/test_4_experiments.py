@@ -54,7 +54,7 @@ def world(swap):  # in which trainings and tests end as is told; it keeps what t
         def fit(lesson, name, model, data, *_, **__):
             kept.data.append(data)
             percent = next(answers) if right else 0.0
-            lesson.keep(name, model, "", 1.0, percent=percent, losses=[first, *[last] * 99])
+            lesson.keep(name, model, "", seconds=1.0, percent=percent, losses=[first, *[last] * 99])
             return percent
 
         def features(_, texts):
