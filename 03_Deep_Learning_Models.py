@@ -4,8 +4,8 @@
     python 03_Deep_Learning_Models.py --only cnn lstm    some of mlp, cnn, lstm, gpt2, bert
     python 03_Deep_Learning_Models.py --quick            short trainings, for a first look
 
-A claim ends with its number, as (3.4): search for it here. `lesson.same` claims that two results
-are equal, `lesson.shows` that something holds. Left out: data loaders, saving what was trained."""
+A claim ends with its number, as (3.4): search for it in this file. `lesson.same` claims that two
+results are equal, `lesson.shows` another fact (section 7). Left out: data loaders, saving."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def pick_device(wanted: str = "auto") -> torch.device:
 
 
 # %% 1. Core ideas
-# Letters in the shapes: B rows of a batch, C classes, T positions of a sequence, d numbers each.
+# Shapes: B rows of a batch, C classes, T positions, d numbers each. Logits: scores before softmax.
 
 
 def show_neurons(lesson: Lesson) -> None:
@@ -79,13 +79,13 @@ def show_neurons(lesson: Lesson) -> None:
 def show_backpropagation(lesson: Lesson) -> None:
     """1.2 Backpropagation computes the gradient of the loss for every weight, by the chain rule."""
     x, y = torch.randn(8, 4), torch.randint(3, (8,))  # 8 rows, 4 inputs, 3 classes
-    first, second = nn.Linear(4, 5), nn.Linear(5, 3)
+    first, second = nn.Linear(4, 5), nn.Linear(5, 3)  # W1 [5, 4], W2 [3, 5]; for rows x: x W^T
     hidden = torch.tanh(first(x))  # [8, 5]
     logits = second(hidden)  # [8, 3]
     # L = -mean(log softmax at the right class), so dL/dlogits = (softmax - one_hot(y)) / rows
     d_logits = (logits.softmax(1) - F.one_hot(y, 3)) / len(x)
     # logits = hidden W2^T + b2, so dL/dW2 = dL/dlogits^T hidden and dL/db2 = sum of dL/dlogits
-    d_w2, d_b2 = d_logits.T @ hidden, d_logits.sum(0)
+    d_w2, d_b2 = d_logits.T @ hidden, d_logits.sum(0)  # @: matrix product, sums over rows
     # one layer further back: dL/dhidden = dL/dlogits W2
     d_hidden = d_logits @ second.weight
     # hidden = tanh(z), so dL/dz = dL/dhidden (1 - hidden^2)
@@ -107,21 +107,21 @@ def show_optimizers(lesson: Lesson) -> None:
         # Adam follows m, a running mean of the gradients, and divides it by their size, sqrt(v):
         # m <- 0.9 m + 0.1 g,   v <- 0.999 v + 0.001 g^2
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-        # both start at zero, which is made up for: m' = m / (1 - 0.9^t),   v' = v / (1 - 0.999^t)
+        # they start at 0, so early ones are raised: m' = m / (1 - 0.9^t),   v' = v / (1 - 0.999^t)
         m_fair, v_fair = m / (1 - 0.9**t), v / (1 - 0.999**t)
         # w <- w - rate m' / (sqrt(v') + 1e-8)
         w_adam = w_adam - rate * m_fair / (v_fair.sqrt() + 1e-8)
     sgd, adam = start.clone().requires_grad_(), start.clone().requires_grad_()
     for w, optimizer in (sgd, torch.optim.SGD([sgd], rate)), (adam, torch.optim.Adam([adam], rate)):
         for g in gradients:
-            w.grad = g
+            w.grad = g  # where an optimizer looks for the gradient
             optimizer.step()
     lesson.same("1.3", "SGD and Adam by hand end where PyTorch's do", [w_sgd, w_adam], [sgd, adam])
 
 
 Data = namedtuple("Data", "x y x_test y_test")  # to learn from; what only the test may see
-# Training uses bfloat16, 16 bits a number, where the processor has units for it: the CNN trains
-# 1.5 times as fast (AVX-512). Nothing that is claimed to be equal is computed in it.
+# Only for speed: training uses bfloat16, 16 bits a number, where the processor can (AVX-512: the
+# CNN trains 1.5 times as fast). Nothing that is claimed to be equal is computed in it.
 UNITS = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 BFLOAT16 = bool(UNITS.get("avx512_bf16") or UNITS.get("amx_bf16"))
 
@@ -131,8 +131,8 @@ def train(lesson: Lesson, name: str, model: nn.Module, steps: int, rate: float,
     """The one training loop: returns the loss of every step, and the seconds it took.
     batch(step): inputs x [B, ...] and their classes y [B], or y [B, T] for every position."""
     steps = min(steps, 10) if lesson.quick else steps
-    # beyond the lecture: Adam with a shorter memory than usual, for short trainings, and a rate
-    # that rises to `rate` and then falls to 0 (Smith and Topin 2018)
+    # beyond the lecture: Adam with 0.7 and 0.9 where 1.3 has 0.9 and 0.999, for short trainings,
+    # and a rate that rises to `rate` and then falls to 0 (Smith and Topin 2018)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.7, 0.9), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, cycle_momentum=False)
     model.train()
@@ -144,7 +144,7 @@ def train(lesson: Lesson, name: str, model: nn.Module, steps: int, rate: float,
             loss = F.cross_entropy(logits, y)  # 2. loss: how wrong is it?
         optimizer.zero_grad()  # or the gradients would add up from step to step
         loss.backward()  # 3. backpropagation: the gradient of the loss for every weight
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # not longer than 1 (see 4.3)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # if longer than 1, shorten to 1 (4.3)
         optimizer.step()  # 4. update: W <- W - rate gradient, in Adam's way (see 1.3)
         schedule.step()
         losses.append(loss.item())
@@ -214,7 +214,7 @@ def show_outputs(lesson: Lesson) -> None:
     # regression: mean squared error = mean((prediction - aim)^2)
     mse = ((logits - aim) ** 2).mean()
     theirs = F.cross_entropy(logits, y), logits[:, :2].softmax(1)[:, 0], F.mse_loss(logits, aim)
-    lesson.same("2.3", "Softmax, cross-entropy, Sigmoid and squared error by hand give PyTorch's",
+    lesson.same("2.3", "Softmax, cross-entropy, Sigmoid and squared error by hand equal PyTorch's",
                 [cross_entropy, two, mse], theirs)
 
 
@@ -233,8 +233,8 @@ def show_letters(lesson: Lesson) -> None:
         gap.append(seen - right[-1])
         lead.append(right[-1] - linear)
     lesson.shows("1.6", f"With 250 letters the MLP overfits: it reads others {gap[0]:.0f} points "
-                 f"worse, with 16,000 {gap[-1]:.1f}; its lead over a linear model grows from "
-                 f"{lead[0]:.0f} to {lead[-1]:.0f}",
+                 f"worse, with 16,000 {gap[-1]:.1f} points; its lead over a linear model grows "
+                 f"from {lead[0]:.0f} to {lead[-1]:.0f}",
                  gap[0] > 20 and gap[-1] < 5 and lead[-1] > lead[0], full=True)
     lesson.shows("2.2", f"An MLP reads {right[-1]:.1f} % of unseen letters, {lead[-1]:.0f} points "
                  "more than a linear model", right[-1] > 97 and lead[-1] > 15, full=True)
@@ -245,7 +245,7 @@ def show_letters(lesson: Lesson) -> None:
 
 
 def show_layers(lesson: Lesson) -> None:
-    """2.1, 2.2, 7.1 Every neuron is connected to every neuron of the next layer, with f between."""
+    """2.1, 2.2, 7.1 (on a GPU) Every neuron is connected to each of the next layer, f between."""
     # (inputs + 1) x outputs weights and biases in each layer
     formula = (16 + 1) * 256 + (256 + 1) * 256 + (256 + 1) * 26
     mlp = build_mlp(16, 256, 256, 26, activation=nn.Identity).to(lesson.device)  # no f
@@ -287,7 +287,7 @@ def load_mnist(device: torch.device, quick: bool = False) -> Data:
     """MNIST (LeCun and Cortes 1998): 60,000 handwritten digits [1, 28, 28], and 10,000 to test."""
     with reading(DATA / "MNIST" / "raw"):  # unpacked there; only what is missing is downloaded
         parts = [MNIST(DATA, train=train_part, download=True) for train_part in (True, False)]
-    # 0.1307 and 0.3081: mean and standard deviation of the training pixels, from 0 to 1
+    # [:, None] adds the channel's axis; pixels 0 to 1 have mean 0.1307, standard deviation 0.3081
     x, x_test = ((part.data[:, None].to(device) / 255 - 0.1307) / 0.3081 for part in parts)
     data = Data(x, parts[0].targets.to(device), x_test, parts[1].targets.to(device))
     return Data(*(part[:1_000] for part in data)) if quick else data
@@ -314,7 +314,7 @@ def show_convolution(lesson: Lesson) -> None:
     sizes = [(28 + 2 * padding - k) // stride + 1 for k, stride, padding in settings]
     lesson.same("3.2", f"Filter, stride, padding turn 28 pixels into {sizes}, as the formula says",
                 sizes, [nn.Conv2d(1, 1, *how)(digit).shape[1] for how in settings])
-    lesson.same("3.3", "Max pooling and average pooling by hand give PyTorch's",
+    lesson.same("3.3", "Max pooling and average pooling by hand equal PyTorch's",
                 [slide(digit, 2, 2, torch.max), slide(digit, 2, 2, lambda patch: patch.sum() / 4)],
                 [F.max_pool2d(digit, 2)[0], F.avg_pool2d(digit, 2)[0]])
     # one filter of 5 x 5 and one bias for each of 16 maps; a dense layer: (inputs + 1) x outputs
@@ -324,8 +324,8 @@ def show_convolution(lesson: Lesson) -> None:
     noise = torch.randn(200, 1, 28, 28, requires_grad=True)  # so that all filters answer
     unit = build_cnn()[:6](noise)[:, :, 1, 2].sum()  # one of block 2's 4 x 4 places, in all 64 maps
     matters = (torch.autograd.grad(unit, noise)[0] != 0).any(0)[0]  # [28, 28]
-    # block 1: a 5 x 5 filter and a 2 x 2 pool see 6 pixels; block 2: 6 + 2 x (4 + 1) = 16
-    lesson.same("3.10", "A unit of block 2 sees 16 x 16 of 28 x 28 pixels, and nothing farther",
+    # block 1 sees 5 + 1 = 6 pixels; block 2 takes 4 + 1 more steps of 2 pixels: 6 + 2 x 5 = 16
+    lesson.same("3.10", "A neuron after both poolings sees 16 x 16 of 28 x 28 pixels, no more",
                 [matters.any(1).sum(), matters.any(0).sum(), matters.sum()], [16, 16, 256])
 
 
@@ -354,12 +354,12 @@ def show_digits(lesson: Lesson) -> None:
 
 def shifted(x: Tensor, pixels: int) -> Tensor:
     """Images [..., H, W] moved to the right; background comes in from the left."""
-    return F.pad(x, (pixels, -pixels), value=x.min().item())
+    return F.pad(x, (pixels, -pixels), value=x.min().item())  # adds on the left, cuts on the right
 
 
 def show_translation(lesson: Lesson) -> None:
     """3.4 and 3.7 The same pattern is detected wherever it appears; pooling forgives small shifts.
-    All digits to learn from lay in the middle; now those of the test move, as this one by four."""
+    Training digits are centred; those of the test now move right, as this one by four pixels."""
     data, cnn = load_mnist(lesson.device, lesson.quick), lesson.models["CNN"]
     digit, right = data.x_test[0, 0], {}
     for row in torch.cat([digit, shifted(digit, 4)], dim=1)[6:26:2].tolist():
@@ -373,7 +373,7 @@ def show_translation(lesson: Lesson) -> None:
     lesson.shows("3.7", f"Moved by two pixels, {by_cnn:.1f} % are read by the CNN, {by_mlp:.1f} % "
                  "by an MLP of its size", by_cnn > by_mlp + 8, full=True)
     still, moved = (predict(cnn[:2], shifted(data.x_test[:500], n)) for n in (0, 1))  # block 1's
-    lesson.same("3.4", "Feature maps move along with a digit, but for the border: equivariance",
+    lesson.same("3.4", "Feature maps move with a digit, except at the border (equivariance)",
                 moved[..., 1:], still[..., :-1])  # [500, 16, 24, 23] each
     before = ((moved - still).norm() / still.norm()).item()
     after = ((cnn[2](moved) - cnn[2](still)).norm() / cnn[2](still).norm()).item()  # [2]: pooling
@@ -404,7 +404,7 @@ def show_depth(lesson: Lesson) -> None:
 
 
 def show_structure(lesson: Lesson) -> None:
-    """2.4 An MLP has no notion of spatial structure: the pixels of all digits, shuffled alike."""
+    """2.4 An MLP has no notion of spatial structure: all digits' pixels in one shuffled order."""
     data, mlp = load_mnist(lesson.device, lesson.quick), lesson.models["MLP"]
     order, twin = torch.randperm(28 * 28, device=lesson.device), deepcopy(mlp)
     data = data._replace(x=data.x[:12_000], y=data.y[:12_000])
@@ -415,8 +415,8 @@ def show_structure(lesson: Lesson) -> None:
     shuffled = data._replace(x=x, x_test=x_test)
     as_is, mixed = (fit(lesson, "CNN", build_cnn(), rows, 94, 0.006) for rows in (data, shuffled))
     by_mlp = fit(lesson, "MLP", build_mlp(784, 165, 165, 10), shuffled, 94, 0.006)
-    lesson.shows("2.4", f"A CNN lives on it: after 94 steps it reads {as_is:.1f} %, of shuffled "
-                 f"digits {mixed:.1f} %, fewer than an MLP, {by_mlp:.1f} %",
+    lesson.shows("2.4", f"A CNN needs the structure: after 94 steps it reads {as_is:.1f} %, but "
+                 f"{mixed:.1f} % of shuffled digits, where an MLP reads {by_mlp:.1f} %",
                  as_is >= 97.5 and mixed < min(as_is - 3, by_mlp), full=True)
 
 
@@ -429,7 +429,7 @@ class Skip(nn.Sequential):
 
 def show_skip(lesson: Lesson) -> None:
     """3.9 VGG, ResNet: depth needs its tricks. Twenty hidden layers, as PyTorch starts them, learn
-    the letters with skip connections and without. (He's start would mend much of it, too.)"""
+    the letters with skip connections and without. (He's larger first weights would help, too.)"""
     data, reach, right = load_letters(lesson.device), [], []
     for block in (Skip, nn.Sequential):
         torch.manual_seed(lesson.seed)  # the same start for both
@@ -476,8 +476,8 @@ def demo_cnn(lesson: Lesson | None = None) -> Lesson:
 
 
 class Recurrent(nn.Module):
-    """Reads symbols one by one: embedding -> RNN or LSTM -> output layer; x [B, T]. From h_T it
-    gives a sequence its label, logits [B, C]; with every_step, from all h_t, [B, C, T]."""
+    """Symbols x [B, T] -> embedding (64 learned numbers for each) -> RNN or LSTM -> output layer:
+    logits [B, C] from the last state, h_T, or with every_step [B, C, T], from all h_t."""
 
     def __init__(self, cell: Any, symbols: int, hidden: int, every_step: bool = False) -> None:
         super().__init__()
@@ -524,7 +524,7 @@ def milliseconds(work: Callable[..., object], *inputs: Tensor) -> float:
     torch.set_num_threads(1)
     runs = timeit.repeat(lambda: work(*inputs), timer=time.thread_time, number=10, repeat=2)
     torch.set_num_threads(threads)
-    return 100 * min(runs)
+    return 1000 * min(runs) / 10
 
 
 def show_recurrence(lesson: Lesson) -> None:
@@ -535,24 +535,24 @@ def show_recurrence(lesson: Lesson) -> None:
         # h_t = tanh(W_hh h_(t-1) + W_xh x_t + b), with the same weights at every step
         h = torch.tanh(w_hh @ h + w_xh @ x_t + b_x + b_h)
         states.append(h)
-    lesson.same("4.1", "An RNN's steps by hand give PyTorch's", torch.stack(states), rnn(x)[0])
+    lesson.same("4.1", "An RNN's steps by hand equal PyTorch's", torch.stack(states), rnn(x)[0])
     lstm = nn.LSTM(3, 5)
     all_h, (_, last_c) = lstm(x)
     h, _, c = lstm_by_hand(lstm, x)
-    lesson.same("4.2", "The gates by hand give PyTorch's h_t and c_T", [h, c], [all_h, last_c[0]])
+    lesson.same("4.2", "An LSTM's gates by hand give every h_t and c_T", [h, c], [all_h, last_c[0]])
     _, last_h = rnn(nn.utils.rnn.pack_sequence([x, x[:4], x[:2]]))  # [1, 3, 5]: h_T of each
     lesson.same("4.5", "Sequences of 7, 4 and 2 steps, packed together, give what each gives alone",
                 list(last_h[0]), [rnn(sequence)[0][-1] for sequence in (x, x[:4], x[:2])])
     lstm, x = nn.LSTM(256, 256), torch.randn(512, 1, 256)
     waiting = milliseconds(lstm, x)  # 512 steps of one sequence
     free = milliseconds(lstm, x.transpose(0, 1))  # one step of 512 sequences
-    lesson.shows("4.6", f"512 steps of an LSTM take {waiting:.1f} ms, the same without waiting "
-                 f"{free:.1f} ms: on one core efficiency, not parallelism", waiting > 1.1 * free)
+    lesson.shows("4.6", f"512 steps of an LSTM, one after the other, take {waiting:.1f} ms, 512 at "
+                 f"once {free:.1f} ms, on one core (which cannot show more)", waiting > 1.1 * free)
 
 
 def show_gradients(lesson: Lesson) -> None:
     """4.3 Vanishing and exploding gradients: how far back does learning reach? The gradient of the
-    last of 101 steps for each input before it (one block up or down: a factor of 370)."""
+    last output for every fifth of 101 inputs, latest first (one higher: 370 times as much)."""
     networks = {"RNN": nn.RNN(64, 64), "RNN, W_hh times 4": nn.RNN(64, 64),
                 "LSTM": nn.LSTM(64, 64), "LSTM, gate open": nn.LSTM(64, 64)}
     networks["RNN, W_hh times 4"].get_parameter("weight_hh_l0").data *= 4
@@ -560,7 +560,7 @@ def show_gradients(lesson: Lesson) -> None:
     networks["LSTM, gate open"].get_parameter("bias_hh_l0").data[64:128] = 3.0
     x, left = torch.randn(101, 64, requires_grad=True), []
     for name, network in networks.items():
-        # dh_T/dh_t is a product over all steps between; an RNN's factors: diag(1 - h^2) W_hh
+        # dh_T/dh_t: each step between multiplies by W_hh and by tanh's slope, 1 - h^2 (in an RNN)
         h, _ = network(x)  # h_1 ... h_T: [101, 64]
         (gradient,) = torch.autograd.grad(h[-1].sum(), x)  # [101, 64]
         sizes = gradient.double().norm(dim=1).flip(0)  # [101], the last step first
@@ -570,7 +570,7 @@ def show_gradients(lesson: Lesson) -> None:
     radius = torch.linalg.eigvals(networks["RNN"].get_parameter("weight_hh_l0")).abs().max()
     lesson.shows("4.3", f"An RNN's gradient vanishes (largest eigenvalue of W_hh: {radius:.2f}), "
                  "with W_hh four times as large it explodes", left[0] < 1e-6 and left[1] > 100)
-    lesson.shows("4.3", f"An LSTM's open gate keeps {left[3]:.2f} of it", left[3] > 0.01 > left[2])
+    lesson.shows("4.3", f"An open forget gate keeps {left[3]:.2f} of it", left[3] > 0.01 > left[2])
     g, w = torch.randn(50), nn.Parameter(torch.zeros(50))
     w.grad = g.clone()
     nn.utils.clip_grad_norm_(w, max_norm=1.0)
@@ -580,9 +580,9 @@ def show_gradients(lesson: Lesson) -> None:
 
 
 def show_memory(lesson: Lesson) -> None:
-    """4.4 An LSTM handles long-range dependencies through its gates; a Transformer looks there at
-    once. Which of 100 random symbols came first? Guessing gives 12.5 %. All learn for as many
-    steps. (An RNN whose W_hh starts as the identity can learn it, too: Le et al. 2015.)"""
+    """4.4 An LSTM handles long-range dependencies through its gates; a Transformer looks back
+    directly. Of 100 symbols of 8 kinds, which was the first? Guessing gives 12.5 %. All train
+    equally long. (An RNN whose W_hh starts as the identity can learn it, too: Le et al. 2015.)"""
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         length = min(100, 2 + 7 * (step // 13))  # 2, 9, 16 ... 100
@@ -595,7 +595,7 @@ def show_memory(lesson: Lesson) -> None:
     right, gate = {}, [lstm_by_hand(lstm.cell, lstm.embedding(test[0]))[1].mean().item()]
     for name, model in {"RNN": Recurrent(nn.RNN, 8, 64), "LSTM": lstm, "LSTM, gate open": opened,
                         "attention": OneAttention(8, 100)}.items():
-        rate = 0.01 if name == "attention" else 0.03  # each learns best at another
+        rate = 0.01 if name == "attention" else 0.03  # each learns best at its own rate
         losses, seconds = train(lesson, name, model.to(lesson.device), 240, rate, batch)
         right[name] = accuracy(model, test, test[:, 0])
         say(f"  {name:16} {right[name]:6.1f} % right")
@@ -603,7 +603,7 @@ def show_memory(lesson: Lesson) -> None:
                     percent=right[name])
     lesson.shows("4.4", f"The LSTM recalls the first symbol in {right['LSTM']:.1f} %, one layer of "
                  f"attention in {right['attention']:.1f} %, the RNN in {right['RNN']:.1f} %",
-                 right.pop("RNN") < 30 and min(right.values()) >= 99, full=True)
+                 right["RNN"] < 30 and sorted(right.values())[1] >= 99, full=True)  # all others
     gate.append(lstm_by_hand(lstm.cell, lstm.embedding(test[0]))[1].mean().item())
     lesson.shows("4.4", f"Training opens the LSTM's forget gate by itself: its mean rises from "
                  f"{gate[0]:.2f} to {gate[1]:.2f}", gate[1] > gate[0] + 0.2, full=True)
@@ -621,7 +621,7 @@ def load_novel() -> tuple[str, str]:
 def count_tables(seen: str, test: str, longest: int) -> list[float]:
     """What counting can do: bits a character with 0, 1, 2 ... characters before it. Where a table
     has seen little, it listens to that of shorter contexts (Witten and Bell 1991)."""
-    bits, p = [], [1 / len(set(seen))] * len(test)  # before any counting, all are as likely
+    bits, p = [], [1 / len(set(seen))] * len(test)  # each character's p; at first all equal
     for n in range(longest + 1):
         counts = Counter(seen[i : i + n + 1] for i in range(len(seen) - n))  # n, and what followed
         totals = Counter(seen[i : i + n] for i in range(len(seen) - n))
@@ -629,10 +629,10 @@ def count_tables(seen: str, test: str, longest: int) -> list[float]:
         for i in range(longest, len(test)):
             if total := totals[test[i - n : i]]:
                 kind, count = kinds[test[i - n : i]], counts[test[i - n : i + 1]]
-                # p_n = (count + kinds x p_(n-1)) / (total + kinds)
+                # p_n = (count + kinds x p_(n-1)) / (total + kinds); p[i] still is p_(n-1)
                 p[i] = (count + kind * p[i]) / (total + kind)
-        bits.append(mean(-math.log2(value) for value in p[longest:]))
-        say(f"  after {n}    {bits[n]:.2f} bits {len(counts):9,} counts")
+        bits.append(mean(-math.log2(value) for value in p[longest:]))  # p = 1/8 is 3 bits
+        say(f"  counts after {n} characters  {bits[n]:.2f} bits {len(counts):9,} counts")
     return bits
 
 
@@ -651,7 +651,7 @@ def show_writing(lesson: Lesson) -> None:
     bits = F.cross_entropy(predict(model, data.x_test), data.y_test).item() / math.log(2)
     score = lesson.scores["LSTM, novel"]
     score["bits"] = bits
-    say(f"  LSTM       {bits:.2f} bits {score['parameters']:9,} parameters")
+    say(f"  LSTM                       {bits:.2f} bits {score['parameters']:9,} parameters")
     text = torch.tensor([[*b"Elizabeth "]], device=lesson.device)  # [1, T]
     for _ in range(150):
         # temperature 0.7: softmax(logits / 0.7) makes the likely a little likelier
@@ -697,11 +697,11 @@ class OneAttention(nn.Module):
 
 
 def show_attention(lesson: Lesson) -> None:
-    """5.1, 5.11, 5.12 Self-attention gives each position a weighted mean of all, cross-attention
-    one of an encoder's positions to a decoder's. The cost, time and memory, is quadratic."""
+    """5.1, 5.11, 5.12 Self-attention gives each position a weighted mean of all; in cross-attention
+    a decoder's positions look at an encoder's. The cost, time and memory, is quadratic."""
     q, k, v = torch.randn(3, 4, 10, 16)  # 4 heads, 10 positions, d_k = 16
     library = F.scaled_dot_product_attention
-    lesson.same("5.1", "Attention by hand, with the causal mask and without, gives PyTorch's",
+    lesson.same("5.1", "Attention by hand, with the causal mask and without, equals PyTorch's",
                 [attention(q, k, v), attention(q, k, v, causal=True)],
                 [library(q, k, v), library(q, k, v, is_causal=True)])
     cross = nn.MultiheadAttention(16, num_heads=1, bias=False)
@@ -709,19 +709,19 @@ def show_attention(lesson: Lesson) -> None:
     w_q, w_k, w_v = cross.in_proj_weight.chunk(3)
     # q = W_Q x of the decoder; k = W_K x and v = W_V x of the encoder; then an output layer
     mixed = attention(decoder @ w_q.T, encoder @ w_k.T, encoder @ w_v.T)
-    lesson.same("5.11", "Cross-attention by hand, from 5 positions to 9 others, gives PyTorch's",
+    lesson.same("5.11", "Cross-attention by hand, from 5 positions to 9 others, equals PyTorch's",
                 cross.out_proj(mixed), cross(decoder, encoder, encoder)[0])
     sizes, bytes_kept = (128, 256, 512, 1024), []
     for n in sizes:
         x, kept = torch.randn(n, 64, requires_grad=True), list[Tensor]()
         with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda _: x):  # noqa: B023
-            attention(x, x, x)  # and PyTorch shows what it keeps
+            attention(x, x, x)  # kept.append gets all that backpropagation will need
         bytes_kept.append(sum({t.data_ptr(): t.nbytes for t in kept}.values()))  # each once
         say(f"{n:7} positions {milliseconds(attention, x, x, x):6.2f} ms {bytes_kept[-1]:9,} bytes")
     # n x n weights and n x 64 inputs, of 4 bytes each
     lesson.same("5.12", "Attention keeps 4 (n^2 + 64 n) bytes for n positions: quadratic",
                 bytes_kept, [4 * (n**2 + 64 * n) for n in sizes])
-    say("  (FlashAttention keeps memory linear, not time, a part n / (n + 6 d) of a block d wide.)")
+    say("  (FlashAttention gives the same with linear memory; its time stays quadratic.)")
 
 
 PRETRAINED = {  # name: repository on the hub, pinned revision, folder in data/models/
@@ -763,7 +763,7 @@ def show_block(lesson: Lesson) -> None:
     """5.2 and 5.7 GPT-2's first block by hand: multi-head self-attention, Add & Norm (which GPT-2
     puts before each part, the lecture after it), feed-forward; all positions in parallel."""
     tokenizer, model = lesson.load("GPT-2")
-    page = tokenizer(load_novel()[1][:1_000], return_tensors="pt").input_ids.to(lesson.device)
+    page = tokenizer(load_novel()[1][:950], return_tensors="pt").input_ids.to(lesson.device)
     gpt, block, ids = model.transformer, model.transformer.h[0], page[:, :200]  # [1, T]
     # input: x = token embedding + positional encoding (GPT-2 has learned its positions)
     x = gpt.wte.weight[ids] + gpt.wpe.weight[: ids.shape[1]]  # [1, T, d]
@@ -775,7 +775,7 @@ def show_block(lesson: Lesson) -> None:
     heads = attention(q, k, v, causal=True).transpose(1, 2).flatten(2)  # [1, T, d]
     # Add: x <- x + W_O heads + b_O
     x = x + block.attn.c_proj(heads)
-    # Norm, and feed-forward, an MLP for each position; Add: x <- x + W_2 gelu(W_1 x + b_1) + b_2
+    # Norm, feed-forward (an MLP), Add: x <- x + W_2 gelu(W_1 x + b_1) + b_2; gelu: a smooth ReLU
     x = x + block.mlp.c_proj(F.gelu(block.mlp.c_fc(block.ln_2(x)), approximate="tanh"))
     began = time.perf_counter()
     out = model(ids, output_hidden_states=True)
@@ -783,8 +783,8 @@ def show_block(lesson: Lesson) -> None:
     each = torch.cat([model(ids[:, :t], logits_to_keep=1).logits[0] for t in range(1, 201)])
     at_once, one_by_one = middle - began, time.perf_counter() - middle
     lesson.same("5.2", "GPT-2's first block by hand gives its own output", x, out.hidden_states[1])
-    lesson.same("5.7", f"One pass answers at 200 positions, in {at_once:.2f} s, what a pass for "
-                f"each answers in {one_by_one:.2f} s", out.logits[0], each)
+    lesson.same("5.7", f"One pass gives in {at_once:.2f} s what 200, one for each position, give "
+                f"in {one_by_one:.2f} s", out.logits[0], each)
 
 
 def show_sight(lesson: Lesson) -> None:
@@ -810,14 +810,14 @@ def show_sight(lesson: Lesson) -> None:
 
 
 def show_prediction(lesson: Lesson) -> None:
-    """5.5 GPT is trained to predict the next token, and more context helps it (on 4.5's test)."""
+    """5.5 GPT is trained to predict the next token, a piece of a word; more context helps it."""
     tokenizer, model = lesson.load("GPT-2")
     text, bits = load_novel()[1][: 4_000 if lesson.quick else 20_000], []
     ids = torch.tensor(tokenizer(text, verbose=False).input_ids, device=lesson.device)
     pieces = ids[: len(ids) // 200 * 200].view(-1, 200)
     # loss at t = -log p(x_(t+1) | x_1 ... x_t)
     p = model(pieces).logits[:, :-1].softmax(-1)  # [pieces, 199, vocabulary]
-    losses = -p.gather(2, pieces[:, 1:, None])[..., 0].log()  # [pieces, 199]
+    losses = -p.gather(2, pieces[:, 1:, None])[..., 0].log()  # gather: p of the token that came
     model.loss_type = "ForCausalLM"  # the library's name of the same loss
     lesson.same("5.5", "GPT-2's loss by hand, each token from those before it, is the library's",
                 losses[:5].mean(), model(pieces[:5], labels=pieces[:5]).loss)
@@ -831,8 +831,8 @@ def show_prediction(lesson: Lesson) -> None:
     characters = sum(len(tokenizer.decode(piece[1:])) for piece in pieces)
     per_character = losses.sum().item() / math.log(2) / characters
     lesson.keep("GPT-2, novel", model, "(elsewhere)", bits=per_character)
-    say(f"  That is {per_character:.2f} bits a character. GPT-2 had an hour of training or more, "
-        "and is larger; the LSTM of (4.5) had seconds.")
+    say(f"  Per character: {per_character:.2f} bits. But GPT-2 is larger and had an hour of "
+        "training or more, the LSTM of (4.5) had seconds.")
 
 
 def continue_text(text: str, gpt: tuple[Any, Any] | None = None, **choice: float) -> str:
@@ -855,7 +855,7 @@ def show_generation(lesson: Lesson) -> None:
         shares = [100 * (logits / heat).softmax(-1)[token].item() for heat in (1, 0.5)]
         bars = " ".join(f"{share:3.0f} % {'█' * round(share / 3):20}" for share in shares)
         say(f"  {tokenizer.decode(token):10} {bars}".rstrip())
-    say(f"  Greedy: {continue_text(text, gpt)}")
+    say(f"  Greedy, always the likeliest: {continue_text(text, gpt)}")
     for name, value in {"temperature": 0.8, "top_k": 20, "top_p": 0.9}.items():
         say(f"  {name} {value}: {continue_text(text, gpt, **{name: value})}")
     began = time.perf_counter()
@@ -920,9 +920,9 @@ def show_both_sides(lesson: Lesson) -> None:
     for row in torch.randperm(len(pieces))[: 24 if lesson.quick else 192].tolist():
         words = pieces[row].lower().split()
         known = [n for n, word in enumerate(words) if word in vocabulary]
-        place = known[int(torch.randint(len(known), (1,)))]
-        hidden.append(vocabulary[words[place]])
-        texts.append(" ".join([*words[:place], "[MASK]", *words[place + 1 :]]))
+        spot = known[int(torch.randint(len(known), (1,)))]
+        hidden.append(vocabulary[words[spot]])
+        texts.append(" ".join([*words[:spot], "[MASK]", *words[spot + 1 :]]))
     batch = tokenizer(texts, padding=True, return_tensors="pt").to(lesson.device)
     rows, places = (batch.input_ids == tokenizer.mask_token_id).nonzero(as_tuple=True)
     t, place = torch.arange(batch.input_ids.shape[1], device=lesson.device), places[:, None]
@@ -931,9 +931,9 @@ def show_both_sides(lesson: Lesson) -> None:
         guess = model.cls.predictions(states[rows, places]).argmax(-1)  # [rows]
         found.append(int((guess.cpu() == torch.tensor(hidden)).sum()))
     found.append(hidden.count(vocabulary["the"]))  # the novel's commonest word
-    lesson.shows("5.8", f"Of {len(texts)} words hidden in unseen sentences it finds {found[0]} by "
-                 f"both sides, {found[1]} by the left, {found[2]} by the right; always saying "
-                 f'"the" finds {found[3]}', found[0] > max(found[1:]), full=True)
+    lesson.shows("5.8", f"Of {len(texts)} words hidden in unseen sentences it finds {found[0]} "
+                 f"from both sides, {found[1]} from the left, {found[2]} from the right; whoever "
+                 f'always says "the" finds {found[3]}', found[0] > max(found[1:]), full=True)
 
 
 def features(bert: Any, texts: list[str]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -950,7 +950,7 @@ def features(bert: Any, texts: list[str]) -> tuple[Tensor, Tensor, dict[str, Ten
 
 def show_meaning(lesson: Lesson) -> None:
     """5.9 Feature extraction: near in meaning should be near in space. A word's cosine with itself
-    in the same sense, and in another. (A sentence model taught bert-mini, not the real BERT.)"""
+    in the same sense, then in another. (bert-mini learned from a sentence model, BERT did not.)"""
     bert = tokenizer, model = lesson.load("BERT")
     told, nearer, senses, triples = 0, [], sentences("senses"), sentences("paraphrases")
     for word, three in senses.items():
@@ -971,7 +971,7 @@ def show_meaning(lesson: Lesson) -> None:
 
 
 def show_head(lesson: Lesson) -> None:
-    """2.5 An MLP as the head on other models' embeddings: is a paragraph of the novel speech?"""
+    """2.5 An MLP as the head on other models' embeddings: does a paragraph begin with speech?"""
     parts = [[p for p in text.split("\n") if len(p) > 40][-250:] for text in load_novel()]
     y, y_test = (torch.tensor([int(p.startswith('"')) for p in part], device=lesson.device)
                  for part in parts)
@@ -981,9 +981,9 @@ def show_head(lesson: Lesson) -> None:
     for name in ("mean", "static"):
         data, head = Data(x[name], y, x_test[name], y_test), build_mlp(x[name].shape[1], 64, 2)
         right.append(fit(lesson, f"head on BERT, {name}", head, data, 150, 0.003, "paragraphs", 64))
-    lesson.shows("2.5", f"Of {len(y_test)} unseen paragraphs a head on BERT's vectors tells "
-                 f"{right[0]:.1f} %, on static ones {right[1]:.1f} %, hardly fewer; "
-                 f"{larger:.1f} % are of the larger class", right[0] > larger + 15, full=True)
+    lesson.shows("2.5", f"Of {len(y_test)} unseen paragraphs a head on BERT's vectors judges "
+                 f"{right[0]:.1f} % rightly, on static vectors {right[1]:.1f} %, hardly fewer; the "
+                 f"same answer for all {larger:.1f} %", right[0] > larger + 15, full=True)
 
 
 def judge(text: str, classifier: tuple[Any, Any] | None = None) -> tuple[str, float]:
@@ -1025,7 +1025,7 @@ def show_table(lesson: Lesson) -> None:
         "  RNN, LSTM   sequences           a state that is passed on; gates for memory\n"
         "  GPT         writing text        attention to the past\n"
         "  BERT        understanding text  attention to the whole sentence\n\n"
-        "  model, data               parameters  learned from           in   right   bits")
+        "  model, data               parameters  learned from      seconds % right   bits")
     for name, score in lesson.scores.items():
         seconds, right, bits = (score.get(key, math.nan) for key in ("seconds", "percent", "bits"))
         line = f"  {name:25}{score['parameters']:11,}  {score['learned']:18}{seconds:7.1f}"
