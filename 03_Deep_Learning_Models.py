@@ -5,7 +5,7 @@
     python 03_Deep_Learning_Models.py --quick            short trainings, for a first look
 
 A claim ends with its number, as (3.4): search for it in this file. `lesson.same` claims that two
-results are equal, `lesson.shows` another fact (section 7). Left out: data loaders, saving."""
+results are equal, `lesson.shows` another fact (section 7). Left out: T5, batch norm, detection."""
 
 from __future__ import annotations
 
@@ -319,8 +319,9 @@ def show_convolution(lesson: Lesson) -> None:
                 [F.max_pool2d(digit, 2)[0], F.avg_pool2d(digit, 2)[0]])
     # one filter of 5 x 5 and one bias for each of 16 maps; a dense layer: (inputs + 1) x outputs
     shared, dense = (5 * 5 + 1) * 16, (28 * 28 + 1) * 16 * 24 * 24
+    both = first, nn.Linear(28 * 28, 16 * 24 * 24, device="meta")  # meta: shapes, no numbers
     lesson.same("3.5", f"All places share {shared} parameters; a dense layer needs {dense:,}",
-                sum(p.numel() for p in first.parameters()), shared)
+                [sum(p.numel() for p in layer.parameters()) for layer in both], [shared, dense])
     noise = torch.randn(200, 1, 28, 28, requires_grad=True)  # so that all filters answer
     unit = build_cnn()[:6](noise)[:, :, 1, 2].sum()  # one of block 2's 4 x 4 places, in all 64 maps
     matters = (torch.autograd.grad(unit, noise)[0] != 0).any(0)[0]  # [28, 28]
@@ -330,7 +331,7 @@ def show_convolution(lesson: Lesson) -> None:
 
 
 def show_digits(lesson: Lesson) -> None:
-    """3.6, 3.8 CNNs are good at images: which digit is it? Their first filters look for edges."""
+    """3.6, 3.8 CNNs are good at images: which digit is it? Do first filters look for edges?"""
     data, cnn = load_mnist(lesson.device, lesson.quick), build_cnn()
     before = lesson.models["untrained CNN"] = deepcopy(cnn).to(lesson.device)
     models = {"linear": build_mlp(784, 10), "MLP": build_mlp(784, 165, 165, 10), "CNN": cnn}
@@ -467,9 +468,8 @@ def read_digit(cnn: nn.Module, file: str | Path) -> int:
 
 def demo_cnn(lesson: Lesson | None = None) -> Lesson:
     """Section 3: how a CNN reads handwritten digits, and what it owes to its filters."""
-    return (lesson or Lesson()).play(
-        "3. Convolutional neural network (CNN)", show_convolution, show_digits, show_translation,
-        show_depth, show_structure, show_skip)
+    return (lesson or Lesson()).play("3. CNN: convolutional network", show_convolution, show_digits,
+                                     show_translation, show_depth, show_structure, show_skip)
 
 
 # %% 4. Recurrent neural networks (RNN) and LSTM
@@ -570,7 +570,7 @@ def show_gradients(lesson: Lesson) -> None:
     radius = torch.linalg.eigvals(networks["RNN"].get_parameter("weight_hh_l0")).abs().max()
     lesson.shows("4.3", f"An RNN's gradient vanishes (largest eigenvalue of W_hh: {radius:.2f}), "
                  "with W_hh four times as large it explodes", left[0] < 1e-6 and left[1] > 100)
-    lesson.shows("4.3", f"An open forget gate keeps {left[3]:.2f} of it", left[3] > 0.01 > left[2])
+    lesson.shows("4.3", f"An open forget gate keeps {left[3]:.2f} of it", 9 > left[3] > 0.01 > left[2])
     g, w = torch.randn(50), nn.Parameter(torch.zeros(50))
     w.grad = g.clone()
     nn.utils.clip_grad_norm_(w, max_norm=1.0)
@@ -580,9 +580,9 @@ def show_gradients(lesson: Lesson) -> None:
 
 
 def show_memory(lesson: Lesson) -> None:
-    """4.4 An LSTM handles long-range dependencies through its gates; a Transformer looks back
-    directly. Of 100 symbols of 8 kinds, which was the first? Guessing gives 12.5 %. All train
-    equally long. (An RNN whose W_hh starts as the identity can learn it, too: Le et al. 2015.)"""
+    """4.4 An LSTM remembers through its gates; a Transformer looks back directly. Of 100 symbols of
+    8 kinds, which was the first (guessing: 12.5 %)? All train equally long, first on 2, at last on
+    100 symbols, which helps. (An RNN started as the identity learns it, too: Le et al. 2015.)"""
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         length = min(100, 2 + 7 * (step // 13))  # 2, 9, 16 ... 100
@@ -605,7 +605,7 @@ def show_memory(lesson: Lesson) -> None:
                  f"attention in {right['attention']:.1f} %, the RNN in {right['RNN']:.1f} %",
                  right["RNN"] < 30 and sorted(right.values())[1] >= 99, full=True)  # all others
     gate.append(lstm_by_hand(lstm.cell, lstm.embedding(test[0]))[1].mean().item())
-    lesson.shows("4.4", f"Training opens the LSTM's forget gate by itself: its mean rises from "
+    lesson.shows("4.4", f"So trained, the LSTM opens its forget gate: its mean rises from "
                  f"{gate[0]:.2f} to {gate[1]:.2f}", gate[1] > gate[0] + 0.2, full=True)
 
 
@@ -721,7 +721,7 @@ def show_attention(lesson: Lesson) -> None:
     # n x n weights and n x 64 inputs, of 4 bytes each
     lesson.same("5.12", "Attention keeps 4 (n^2 + 64 n) bytes for n positions: quadratic",
                 bytes_kept, [4 * (n**2 + 64 * n) for n in sizes])
-    say("  (FlashAttention gives the same with linear memory; its time stays quadratic.)")
+    say("  (FlashAttention needs linear memory, but quadratic time, n / (n + 6 d) of a block's.)")
 
 
 PRETRAINED = {  # name: repository on the hub, pinned revision, folder in data/models/
@@ -783,8 +783,8 @@ def show_block(lesson: Lesson) -> None:
     each = torch.cat([model(ids[:, :t], logits_to_keep=1).logits[0] for t in range(1, 201)])
     at_once, one_by_one = middle - began, time.perf_counter() - middle
     lesson.same("5.2", "GPT-2's first block by hand gives its own output", x, out.hidden_states[1])
-    lesson.same("5.7", f"One pass gives in {at_once:.2f} s what 200, one for each position, give "
-                f"in {one_by_one:.2f} s", out.logits[0], each)
+    lesson.same("5.7", f"One pass over 200 tokens, {at_once:.2f} s, gives what a pass for each of "
+                f"their beginnings gives (20,100 tokens, {one_by_one:.2f} s)", out.logits[0], each)
 
 
 def show_sight(lesson: Lesson) -> None:
@@ -802,7 +802,7 @@ def show_sight(lesson: Lesson) -> None:
         other[0, -3] = ids[0, 1]  # another word near the end
         moved = (model(ids.to(lesson.device))[0] - model(other.to(lesson.device))[0])[0].abs()
         earlier, later = moved[:-3].max().item(), moved[-3:].max().item()  # of [T, vocabulary]
-        lesson.shows("5.13", f"{ahead:.0f} % of {name}'s attention there goes to later words",
+        lesson.shows("5.13", f"{ahead:.0f} % of what {name}'s heads look at there are later words",
                      ahead == 0 if causal else ahead > 10)
         lesson.shows("5.4", f"A new word near the end moves {name}'s logits from there on by up to "
                      f"{later:.1f}, those before it by {earlier:.1g}",
@@ -827,7 +827,7 @@ def show_prediction(lesson: Lesson) -> None:
         bits.append(F.cross_entropy(logits, windows[:, -1]).item() / math.log(2))
     told = ", ".join(f"{value:.2f}" for value in bits)
     lesson.shows("5.5", f"With 1, 4, 16, 64 tokens before it, GPT-2 needs {told} bits for the next",
-                 bits == sorted(bits, reverse=True), full=True)
+                 bits == sorted(set(bits), reverse=True), full=True)
     characters = sum(len(tokenizer.decode(piece[1:])) for piece in pieces)
     per_character = losses.sum().item() / math.log(2) / characters
     lesson.keep("GPT-2, novel", model, "(elsewhere)", bits=per_character)
@@ -926,7 +926,7 @@ def show_both_sides(lesson: Lesson) -> None:
     batch = tokenizer(texts, padding=True, return_tensors="pt").to(lesson.device)
     rows, places = (batch.input_ids == tokenizer.mask_token_id).nonzero(as_tuple=True)
     t, place = torch.arange(batch.input_ids.shape[1], device=lesson.device), places[:, None]
-    for visible in (t >= 0, t <= place, t >= place):  # [rows, T]: both sides, the left, the right
+    for visible in (t >= 0, t <= place, (t >= place) | (t == 0)):  # both sides; left; right, [CLS]
         states = model.bert(batch.input_ids, batch.attention_mask * visible).last_hidden_state
         guess = model.cls.predictions(states[rows, places]).argmax(-1)  # [rows]
         found.append(int((guess.cpu() == torch.tensor(hidden)).sum()))

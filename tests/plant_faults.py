@@ -78,7 +78,7 @@ FAULTS = {  # what a careless edit could do: where it is likely to be caught, be
     "tables count the wrong way": (3, "count + kind * p[i]", "count + p[i]"),
     "bits in nats": (4, "data.y_test).item() / math.log(2)", "data.y_test).item()"),
     "measured one character off": (4, "test[1:20_001].view", "test[:20_000].view"),
-    "bound of the RNN removed": (4, 'right.pop("RNN") < 30', 'right.pop("RNN") < 300'),
+    "bound of the RNN removed": (4, 'right["RNN"] < 30 and', 'right["RNN"] < 300 and'),
     # 5 Transformers
     "causal mask transposed": (3, ".triu(1).bool()", ".tril(-1).bool()"),
     "softmax over the queries": (3, "scores.softmax(-1) @ v", "scores.softmax(-2) @ v"),
@@ -89,7 +89,7 @@ FAULTS = {  # what a careless edit could do: where it is likely to be caught, be
     "library compared with itself": (3, 'library", ids, library)', 'library", library, library)'),
     "positions never put in": (3, "in (torch.zeros_like(ids), None)",
                                "in (torch.zeros_like(ids), torch.zeros_like(ids))"),
-    "the hidden word is not hidden": (4, "*words[place + 1 :]]", "*words[place:]]"),
+    "the hidden word is not hidden": (4, "*words[spot + 1 :]]", "*words[spot:]]"),
     "the left is seen, too": (4, "t <= place, t >= place)", "t <= place, t >= 0)"),
     "padding is averaged, too": (4, "(x * real).sum(1) / real.sum(1)", "x.mean(1)"),
     "the head learns from its test": (4, "Data(x[name], y, ", "Data(x_test[name], y_test, "),
