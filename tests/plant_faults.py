@@ -90,7 +90,7 @@ FAULTS = {  # what a careless edit could do: where it is likely to be caught, be
     "positions never put in": (3, "in (torch.zeros_like(ids), None)",
                                "in (torch.zeros_like(ids), torch.zeros_like(ids))"),
     "the hidden word is not hidden": (4, "*words[spot + 1 :]]", "*words[spot:]]"),
-    "the left is seen, too": (4, "t <= place, t >= place)", "t <= place, t >= 0)"),
+    "the left is seen, too": (4, "t <= place, (t >= place)", "t >= 0, (t >= place)"),
     "padding is averaged, too": (4, "(x * real).sum(1) / real.sum(1)", "x.mean(1)"),
     "the head learns from its test": (4, "Data(x[name], y, ", "Data(x_test[name], y_test, "),
     "bound of opinions removed": (4, "sum(right) >= 27", "sum(right) >= 2"),
