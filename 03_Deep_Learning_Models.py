@@ -822,9 +822,9 @@ def show_prediction(lesson: Lesson) -> None:
     lesson.same("5.5", "GPT-2's loss by hand, each token from those before it, is the library's",
                 losses[:5].mean(), model(pieces[:5], labels=pieces[:5]).loss)
     for context in (1, 4, 16, 64):  # for the same tokens, at places 65, 80, 95 ...
-        windows = torch.cat([pieces[:, n - context : n + 1] for n in range(65, 200, 15)])
-        logits = model(windows[:, :-1], logits_to_keep=1).logits[:, -1]
-        bits.append(F.cross_entropy(logits, windows[:, -1]).item() / math.log(2))
+        each = [F.cross_entropy(model(pieces[:, n - context : n], logits_to_keep=1).logits[:, -1],
+                                pieces[:, n]).item() for n in range(65, 200, 15)]
+        bits.append(mean(each) / math.log(2))
     told = ", ".join(f"{value:.2f}" for value in bits)
     lesson.shows("5.5", f"With 1, 4, 16, 64 tokens before it, GPT-2 needs {told} bits for the next",
                  bits == sorted(set(bits), reverse=True), full=True)
