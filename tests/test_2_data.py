@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections import Counter
 
 import pytest
 import torch
@@ -44,6 +45,8 @@ def test_the_last_tenth_of_the_novel_is_unseen_and_the_sentences_are_others(lect
     whole = (DATA / "pride-and-prejudice.txt").read_text(encoding="utf-8")
     assert len(unseen) == pytest.approx(len(whole) / 10, abs=1) and unseen[:300] not in seen
     assert (seen + unseen).replace("\n", " ") == whole.replace("\n", " ")
+    words = Counter(re.findall("[a-z]+", seen.lower())).most_common(1)
+    assert words[0][0] == "the"  # which 5.8 takes for the commonest
     texts = json.loads((DATA / "sentences.json").read_text(encoding="utf-8"))
     opinions, senses = texts["POSITIVE"] + texts["NEGATIVE"], texts["senses"].items()
     assert len(texts["POSITIVE"]) == len(texts["NEGATIVE"]) == 20 == len(set(opinions)) / 2
