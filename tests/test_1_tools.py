@@ -105,6 +105,17 @@ def test_gradients_do_not_add_up_and_long_ones_are_clipped(lecture, lesson):
     assert length == pytest.approx(1, abs=0.01)
 
 
+def test_small_models_train_on_one_core_and_large_ones_on_all(lecture, lesson, monkeypatch):
+    (x, y), used, large = toy(8), [], nn.Sequential(nn.Linear(2, 20_001), nn.Linear(20_001, 2))
+    monkeypatch.setattr(lecture, "CORES", 2)
+    for model in (large, nn.Linear(2, 2)):
+        lecture.train(lesson, "toy", model, 1, 0.1, lambda _: used.append(
+            torch.get_num_threads()) or (x, y))
+    used.append(torch.get_num_threads())
+    torch.set_num_threads(1)  # as conftest.py wants it
+    assert used == [2, 1, 2]
+
+
 def test_prediction_has_dropout_off_and_keeps_the_order_of_many_rows(lecture, lesson):
     x, model = torch.randn(2_501, 2), Spy(2, 2).train()
     found = lecture.predict(model, x)
