@@ -393,9 +393,9 @@ def show_depth(lesson: Lesson) -> None:
     data = Data(*(part[:3_000] for part in load_mnist(lesson.device, lesson.quick)))
     right: dict[str, list[float]] = {"CNN": [], "untrained CNN": []}
     for name, found in right.items():
-        net = lesson.models[name]
-        for layers in (net[:0], net[:3], net[:6], net[:9]):  # net[:0] passes the pixels on
-            x, x_test = predict(layers, data.x), predict(layers, data.x_test)
+        net, x, x_test = lesson.models[name], data.x, data.x_test
+        for layers in (net[:0], net[:3], net[3:6], net[6:9]):  # each reads on where the last ended
+            x, x_test = predict(layers, x), predict(layers, x_test)
             seen = data._replace(x=(x - x.mean()) / x.std(), x_test=(x_test - x.mean()) / x.std())
             found.append(fit(lesson, "probe", build_mlp(x[0].numel(), 10), seen, 120, 0.005))
         say(f"  {name:13}" + "".join(f"{value:10.1f}" for value in found))
@@ -450,9 +450,8 @@ def show_skip(lesson: Lesson) -> None:
 def read_digit(cnn: nn.Module, file: str | Path) -> int:
     """The digit in a picture file, dark on light or light on dark. As MNIST's digits it is cropped,
     scaled to 20 x 20 pixels, laid into 28 x 28, centred by its ink. ValueError: there is none."""
-    picture = Image.open(file).convert("RGBA")
-    page = Image.new("RGBA", picture.size, "white")  # under a transparent picture
-    light = to_tensor(Image.alpha_composite(page, picture).convert("L"))[0]  # [H, W]
+    grey, opaque = to_tensor(Image.open(file).convert("LA"))  # [H, W] each, from 0 to 1
+    light = 1 - opaque * (1 - grey)  # white where the picture is transparent
     ink = (light - light[0, 0]).abs()  # the paper's grey, taken from the corner, becomes 0
     if ink.max() < 0.1:
         raise ValueError(f"no digit to be seen in {file}: draw it dark on light paper")
@@ -582,7 +581,8 @@ def show_gradients(lesson: Lesson) -> None:
 def show_memory(lesson: Lesson) -> None:
     """4.4 An LSTM remembers through its gates; a Transformer looks back directly. Of 100 symbols of
     8 kinds, which was the first (guessing: 12.5 %)? All train equally long, first on 2, at last on
-    100 symbols, which helps. (An RNN started as the identity learns it, too: Le et al. 2015.)"""
+    100 symbols, which helps. (Lengths that grow more slowly at first let an RNN get farther, and
+    so does a start as the identity: Le et al. 2015.)"""
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         length = min(100, 2 + 7 * (step // 25))  # 2, 9, 16 ... 100
@@ -943,9 +943,10 @@ def features(bert: Any, texts: list[str]) -> tuple[Tensor, Tensor, dict[str, Ten
     tokenizer, model = bert
     batch = tokenizer(texts, padding=True, truncation=True, max_length=32, return_tensors="pt")
     ids, mask = batch.input_ids.to(model.device), batch.attention_mask.to(model.device)
-    states, real = model.bert(ids, mask).last_hidden_state, mask[..., None]  # real: 0 for padding
-    average, static = ((x * real).sum(1) / real.sum(1)
-                       for x in (states, model.bert.embeddings.word_embeddings(ids)))
+    with torch.autocast(ids.device.type, torch.bfloat16, BFLOAT16 or ids.is_cuda):
+        states = model.bert(ids, mask).last_hidden_state.float()
+    real, words = mask[..., None], model.bert.embeddings.word_embeddings(ids)  # real: 0 for padding
+    average, static = ((x * real).sum(1) / real.sum(1) for x in (states, words))
     return ids, states, {"[CLS]": states[:, 0], "mean": average, "static": static}
 
 
@@ -1194,7 +1195,6 @@ def main(arguments: Sequence[str] | None = None) -> Lesson:
 
 
 if __name__ == "__main__":
-    as_program = "__file__" in globals()  # not pasted into a notebook's cell
-    lesson = main(sys.argv[1:] if as_program else [])
-    if as_program and not sys.flags.interactive:  # python -i goes on, with `lesson` at its prompt
+    lesson = main(sys.argv[1:] if "__file__" in globals() else [])  # else: in a notebook's cell
+    if "__file__" in globals() and not sys.flags.interactive:  # python -i goes on, with `lesson`
         sys.exit(lesson.status)
