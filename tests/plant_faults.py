@@ -37,6 +37,8 @@ FAULTS = {  # what a careless edit could do: where it is likely to be caught, be
     "gradient of the sum, not of the mean": (3, "F.one_hot(y, 3)) / len(x)", "F.one_hot(y, 3))"),
     "SGD uphill": (3, "start - rate * gradients[0] -", "start + rate * gradients[0] -"),
     "Adam without bias correction": (3, "m / (1 - 0.9**t), v", "m, v"),
+    "one core for all": (1, "else CORES)", "else 1)"),
+    "cores not given back": (1, "threads(CORES)\n    return losses", "threads(1)\n    return losses"),
     "optimizer steps uphill": (1, "        loss.backward()", "        (-loss).backward()"),
     "gradients add up": (1, "        optimizer.zero_grad()  #", "        #"),
     "no clipping": (1, "        nn.utils.clip_grad_norm_(model.parameters(), 1.0)  #", "        #"),
@@ -80,6 +82,7 @@ FAULTS = {  # what a careless edit could do: where it is likely to be caught, be
     "measured one character off": (4, "test[1:20_001].view", "test[:20_000].view"),
     "bound of the RNN removed": (4, 'right["RNN"] < 30 and', 'right["RNN"] < 300 and'),
     # 5 Transformers
+    "attention asked at the first place": (3, "q[:, -1:]", "q[:, :1]"),
     "causal mask transposed": (3, ".triu(1).bool()", ".tril(-1).bool()"),
     "softmax over the queries": (3, "scores.softmax(-1) @ v", "scores.softmax(-2) @ v"),
     "a block without Norm": (3, "block.attn.c_attn(block.ln_1(x))", "block.attn.c_attn(x)"),
@@ -93,7 +96,7 @@ FAULTS = {  # what a careless edit could do: where it is likely to be caught, be
     "the left is seen, too": (4, "t <= place, (t >= place)", "t >= 0, (t >= place)"),
     "padding is averaged, too": (4, "(x * real).sum(1) / real.sum(1)", "x.mean(1)"),
     "the head learns from its test": (4, "Data(x[name], y, ", "Data(x_test[name], y_test, "),
-    "bound of opinions removed": (4, "sum(right) >= 27", "sum(right) >= 2"),
+    "bound of opinions removed": (4, "sum(right) >= 30", "sum(right) >= 2"),
     # 6 and 7: the table, the run
     "MLP over CNN will do": (4, "cnn > mlp > linear", "cnn > linear"),
     "an infinite tolerance": (1, "<= room).all()", "<= math.inf).all()"),

@@ -37,6 +37,9 @@ def test_the_parts_of_networks_do_what_pytorchs_do(lecture):
     torch.testing.assert_close(lecture.attention(q, k, v)[2], (k @ q[2] / 8**0.5).softmax(0) @ v)
     model, x = lecture.OneAttention(8, 9), torch.tensor([[1, 2, 3], [2, 1, 3]])  # places matter
     assert not torch.allclose(*model(x), atol=1e-5)
+    parts = model.qkv(model.embedding(x) + model.position.weight[:3]).chunk(3, dim=-1)
+    causal = model.output(lecture.attention(*parts, causal=True))  # its last place answers
+    torch.testing.assert_close(model(x), causal[:, -1])
     image = torch.randn(3, 12, 10)
     assert torch.equal(lecture.slide(image, 5, 3, torch.max), F.max_pool2d(image, 5, 3).amax(0))
     image = torch.arange(12.0).view(1, 3, 4) - 2  # background comes in, nothing comes round
