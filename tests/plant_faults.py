@@ -38,7 +38,7 @@ FAULTS = {  # what a careless edit could do: where it is likely to be caught, be
     "SGD uphill": (3, "start - rate * gradients[0] -", "start + rate * gradients[0] -"),
     "Adam without bias correction": (3, "m / (1 - 0.9**t), v", "m, v"),
     "one core for all": (1, "else CORES)", "else 1)"),
-    "cores not given back": (1, "threads(CORES)\n    return losses", "threads(1)\n    return losses"),
+    "cores not given back": (1, "(CORES)\n    return losses", "(1)\n    return losses"),
     "optimizer steps uphill": (1, "        loss.backward()", "        (-loss).backward()"),
     "gradients add up": (1, "        optimizer.zero_grad()  #", "        #"),
     "no clipping": (1, "        nn.utils.clip_grad_norm_(model.parameters(), 1.0)  #", "        #"),
