@@ -235,8 +235,8 @@ def show_letters(lesson: Lesson) -> None:
         gap.append(seen - right[-1])
         lead.append(right[-1] - linear)
     lesson.shows("1.6", f"With 250 letters the MLP overfits: it reads others {gap[0]:.0f} points "
-                 f"worse, with 16,000 {gap[-1]:.1f}; it leads a linear one by {lead[0]:.0f}, then "
-                 f"{lead[-1]:.0f}", gap[0] > 20 and gap[-1] < 5 and lead[-1] > lead[0], full=True)
+                 f"worse, with 16,000 {gap[-1]:.1f}; lead over a linear one: {lead[0]:+.0f}, then "
+                 f"{lead[-1]:+.0f}", gap[0] > 20 and gap[-1] < 5 and lead[-1] > lead[0], full=True)
     lesson.shows("2.2", f"An MLP reads {right[-1]:.1f} % of unseen letters, {lead[-1]:.0f} points "
                  "more than a linear model", right[-1] > 97 and lead[-1] > 15, full=True)
     losses = lesson.scores["MLP, letters"]["losses"]
