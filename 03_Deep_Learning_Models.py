@@ -1177,7 +1177,7 @@ def main(arguments: Sequence[str] | None = None) -> Lesson:
         sys.exit(f"{DATA} is missing: get the whole repository")
     try:
         say(f"Deep learning on {lesson.device} (CUDA: {torch.cuda.is_available()}), seed "
-            f"{lesson.seed}. A line that starts with ✓ is a claim that this run shows.")
+            f"{lesson.seed}. A line with a ✓ is a claim that this run shows.")
         for name in names:
             run_demo(name, lesson)
         lesson.play("6. Which one to use", show_table)
