@@ -227,8 +227,8 @@ def show_letters(lesson: Lesson) -> None:
     data, right, gap, lead = load_letters(lesson.device), [], [], []
     for rows in (250, 1_000, 4_000, 16_000):
         part, mlp = data._replace(x=data.x[:rows], y=data.y[:rows]), build_mlp(16, 256, 256, 26)
-        linear = fit(lesson, "linear, letters", build_mlp(16, 26), part, 400, 0.02, "letters", 512)
-        right.append(fit(lesson, "MLP, letters", mlp, part, 400, 0.02, "letters", 512))
+        linear = fit(lesson, "linear, letters", build_mlp(16, 26), part, 350, 0.025, "letters", 512)
+        right.append(fit(lesson, "MLP, letters", mlp, part, 350, 0.025, "letters", 512))
         seen = accuracy(mlp, part.x, part.y)
         hit = part.y[torch.cdist(data.x_test, part.x).argmin(1)] == data.y_test
         say(f"{rows:9,}{seen:13.1f}{right[-1]:14.1f}{linear:13.1f}{100 * hit.float().mean():14.1f}")
@@ -415,9 +415,9 @@ def show_structure(lesson: Lesson) -> None:
     lesson.same("2.4", "An MLP, its first layer's columns shuffled alike, gives the same answers",
                 predict(twin, x_test), predict(mlp, data.x_test))
     shuffled = data._replace(x=x, x_test=x_test)
-    as_is, mixed = (fit(lesson, "CNN", build_cnn(), rows, 94, 0.006) for rows in (data, shuffled))
-    by_mlp = fit(lesson, "MLP", build_mlp(784, 165, 165, 10), shuffled, 94, 0.006)
-    lesson.shows("2.4", f"A CNN needs it: after 94 steps on 12,000 digits it reads {as_is:.1f} %, "
+    as_is, mixed = (fit(lesson, "CNN", build_cnn(), rows, 80, 0.008) for rows in (data, shuffled))
+    by_mlp = fit(lesson, "MLP", build_mlp(784, 165, 165, 10), shuffled, 80, 0.008)
+    lesson.shows("2.4", f"A CNN needs it: after 80 steps on 12,000 digits it reads {as_is:.1f} %, "
                  f"but {mixed:.1f} % of shuffled digits, where an MLP reads {by_mlp:.1f} %",
                  as_is >= 97.5 and mixed < min(as_is - 3, by_mlp), full=True)
 
@@ -585,7 +585,7 @@ def show_memory(lesson: Lesson) -> None:
     so does a start as the identity: Le et al. 2015.)"""
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        length = min(100, 2 + 7 * (step // 25))  # 2, 9, 16 ... 100
+        length = min(100, 2 + 7 * (step // 20))  # 2, 9, 16 ... 100
         x = torch.randint(8, (40, length), device=lesson.device)
         return x, x[:, 0]
 
@@ -595,8 +595,8 @@ def show_memory(lesson: Lesson) -> None:
     right, gate = {}, [lstm_by_hand(lstm.cell, lstm.embedding(test[0]))[1].mean().item()]
     for name, model in {"RNN": Recurrent(nn.RNN, 8, 64), "LSTM": lstm, "LSTM, gate open": opened,
                         "attention": OneAttention(8, 100)}.items():
-        rate = 0.01 if name == "attention" else 0.015  # each learns best at its own rate
-        losses, seconds = train(lesson, name, model.to(lesson.device), 400, rate, batch)
+        rate = 0.01 if name == "attention" else 0.02  # each learns best at its own rate
+        losses, seconds = train(lesson, name, model.to(lesson.device), 340, rate, batch)
         right[name] = accuracy(model, test, test[:, 0])
         say(f"  {name:16} {right[name]:6.1f} % right")
         lesson.keep(f"{name}, recall", model, f"{40 * len(losses):,} rows", seconds=seconds,
@@ -622,9 +622,9 @@ def count_tables(seen: str, test: str, longest: int) -> list[float]:
     """What counting can do: bits a character with 0, 1, 2 ... characters before it. Where a table
     has seen little, it listens to that of shorter contexts (Witten and Bell 1991)."""
     bits, p = [], [1 / len(set(seen))] * len(test)  # each character's p; at first all equal
-    for n in range(longest + 1):
-        counts = Counter(seen[i : i + n + 1] for i in range(len(seen) - n))  # n, and what followed
-        totals = Counter(seen[i : i + n] for i in range(len(seen) - n))
+    counts, ring = Counter({"": len(seen)}), seen + seen[:longest]  # a ring: all have a follower
+    for n in range(longest + 1):  # totals: of n characters; counts: of these and what follows
+        totals, counts = counts, Counter(ring[i : i + n + 1] for i in range(len(seen)))
         kinds = Counter(piece[:n] for piece in counts)  # how many different ones followed
         for i in range(longest, len(test)):
             if total := totals[test[i - n : i]]:
@@ -646,7 +646,7 @@ def show_writing(lesson: Lesson) -> None:
     data = Data(pieces[:, :-1], pieces[:, 1:],
                 test[:20_000].view(-1, 500), test[1:20_001].view(-1, 500))
     model = Recurrent(nn.LSTM, 128, 256, every_step=True)  # ASCII: all characters are below 128
-    fit(lesson, "LSTM, novel", model, data, 260, 0.02, "characters", 32)
+    fit(lesson, "LSTM, novel", model, data, 220, 0.04, "characters", 32)
     # bits = mean of -log2 p(the character that came)
     bits = F.cross_entropy(predict(model, data.x_test), data.y_test).item() / math.log(2)
     score = lesson.scores["LSTM, novel"]

@@ -93,7 +93,7 @@ def bench_mlp():
     data, pairs = lecture.load_letters(CPU), []
     x, y, x_test, y_test = (part.numpy() for part in data)
     for seed in range(3):
-        mine = ours(97, lecture.build_mlp(16, 256, 256, 26), data, 400, 0.02, "", 512)
+        mine = ours(97, lecture.build_mlp(16, 256, 256, 26), data, 350, 0.025, "", 512)
         other, began = MLPClassifier((256, 256), random_state=seed), time.perf_counter()
         while other.partial_fit(x, y, classes=range(26)).score(x_test, y_test) < 0.97:
             pass
