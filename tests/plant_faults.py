@@ -78,6 +78,7 @@ FAULTS = {  # what a careless edit could do: where it is likely to be caught, be
     "the unseen tenth is seen": (2, "return text[: len(text) * 9 // 10], text",
                                  "return text, text"),
     "tables count the wrong way": (3, "count + kind * p[i]", "count + p[i]"),
+    "the text's end has no follower": (3, "seen + seen[:longest]", "seen"),
     "bits in nats": (4, "data.y_test).item() / math.log(2)", "data.y_test).item()"),
     "measured one character off": (4, "test[1:20_001].view", "test[:20_000].view"),
     "bound of the RNN removed": (4, 'right["RNN"] < 30 and', 'right["RNN"] < 300 and'),

@@ -50,6 +50,8 @@ def test_count_tables_give_what_counting_by_hand_gives(lecture):
     # a, a, b: p(b) = (1 + 2 / 2) / (3 + 2); after a came a, b: p(b | a) = (1 + 2 x 2/5) / (2 + 2)
     bits, bits_1 = lecture.count_tables("aab", "ab", 1)
     assert bits == pytest.approx(-math.log2(0.4)) and bits_1 == pytest.approx(-math.log2(0.45))
+    # the text is a ring: after its last b comes a, p(a | b) = (1 + 1 x 3/5) / (1 + 1)
+    assert lecture.count_tables("aab", "ba", 1)[1] == pytest.approx(-math.log2(0.8))
     assert lecture.count_tables("abcabd" * 50, "abcabd" * 5, 5)[-1] < 0.1
 
 
