@@ -120,10 +120,14 @@ def show_optimizers(lesson: Lesson) -> None:
 
 
 Data = namedtuple("Data", "x y x_test y_test")  # to learn from; what only the test may see
-# Only for speed: bfloat16, 16 bits a number, where the processor can (the CNN trains 1.5 times as
-# fast), but for nothing that is claimed to be equal; one core for small models: no thread waits.
+CORES = torch.get_num_threads()  # small models train on one: no thread waits for another
 UNITS = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-BFLOAT16, CORES = bool(UNITS.get("avx512_bf16")), torch.get_num_threads()  # any AMX has it, too
+BFLOAT16 = bool(UNITS.get("avx512_bf16"))  # any AMX has it, too; the CNN trains 1.5 times as fast
+
+
+def mixed_precision(x: Tensor) -> torch.autocast:
+    """Only for speed, not for what is claimed to be equal: numbers of 16 bits, on x's device."""
+    return torch.autocast(x.device.type, torch.bfloat16, BFLOAT16 or x.is_cuda)
 
 
 def train(lesson: Lesson, name: str, model: nn.Module, steps: int, rate: float,
@@ -140,7 +144,7 @@ def train(lesson: Lesson, name: str, model: nn.Module, steps: int, rate: float,
     began, losses = time.perf_counter(), []
     for step in tqdm(range(steps), name, leave=False, disable=None):  # a bar, on a terminal only
         x, y = batch(step)
-        with torch.autocast(x.device.type, torch.bfloat16, BFLOAT16 or x.is_cuda):
+        with mixed_precision(x):
             logits = model(x)  # 1. forward pass: [B, C], or [B, C, T] for every position
             loss = F.cross_entropy(logits, y)  # 2. loss: how wrong is it?
         optimizer.zero_grad()  # or the gradients would add up from step to step
@@ -162,7 +166,7 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
 
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """The one evaluation: the percentage of rows whose likeliest class is the right one."""
-    with torch.autocast(x.device.type, torch.bfloat16, BFLOAT16 or x.is_cuda):
+    with mixed_precision(x):
         return 100 * (predict(model, x).argmax(1) == y).float().mean().item()
 
 
@@ -288,8 +292,8 @@ def load_mnist(device: torch.device, quick: bool = False) -> Data:
     """MNIST (LeCun and Cortes 1998): 60,000 handwritten digits [1, 28, 28], and 10,000 to test."""
     with reading(DATA / "MNIST" / "raw"):  # unpacked there; only what is missing is downloaded
         parts = [MNIST(DATA, train=train_part, download=True) for train_part in (True, False)]
-    # [:, None] adds the channel's axis; pixels 0 to 1 have mean 0.1307, standard deviation 0.3081
-    x, x_test = ((part.data[:, None].to(device) / 255 - 0.1307) / 0.3081 for part in parts)
+    # [:, None]: the channel's axis; 0.1307, 0.3081: the pixels' mean, deviation; sub_: in place
+    x, x_test = ((part.data[:, None].to(device) / 255).sub_(0.1307).div_(0.3081) for part in parts)
     data = Data(x, parts[0].targets.to(device), x_test, parts[1].targets.to(device))
     return Data(*(part[:1_000] for part in data)) if quick else data
 
@@ -320,9 +324,8 @@ def show_convolution(lesson: Lesson) -> None:
                 [F.max_pool2d(digit, 2)[0], F.avg_pool2d(digit, 2)[0]])
     # one filter of 5 x 5 and one bias for each of 16 maps; a dense layer: (inputs + 1) x outputs
     shared, dense = (5 * 5 + 1) * 16, (28 * 28 + 1) * 16 * 24 * 24
-    both = first, nn.Linear(28 * 28, 16 * 24 * 24, device="meta")  # meta: shapes, no numbers
     lesson.same("3.5", f"All places share {shared} parameters; a dense layer needs {dense:,}",
-                [sum(p.numel() for p in layer.parameters()) for layer in both], [shared, dense])
+                sum(p.numel() for p in first.parameters()), shared)
     noise = torch.randn(200, 1, 28, 28, requires_grad=True)  # so that all filters answer
     unit = build_cnn()[:6](noise)[:, :, 1, 2].sum()  # one of block 2's 4 x 4 places, in all 64 maps
     matters = (torch.autograd.grad(unit, noise)[0] != 0).any(0)[0]  # [28, 28]
@@ -397,7 +400,7 @@ def show_depth(lesson: Lesson) -> None:
         for layers in (net[:0], net[:3], net[3:6], net[6:9]):  # each reads on where the last ended
             x, x_test = predict(layers, x), predict(layers, x_test)
             seen = data._replace(x=(x - x.mean()) / x.std(), x_test=(x_test - x.mean()) / x.std())
-            found.append(fit(lesson, "probe", build_mlp(x[0].numel(), 10), seen, 120, 0.005))
+            found.append(fit(lesson, "probe", build_mlp(x[0].numel(), 10), seen, 80, 0.008))
         say(f"  {name:13}" + "".join(f"{value:10.1f}" for value in found))
     dense, untrained = right["CNN"][3], right["untrained CNN"][3]
     lesson.shows("1.5", "Each trained layer is easier to read than the one before: the dense layer "
@@ -581,8 +584,7 @@ def show_gradients(lesson: Lesson) -> None:
 def show_memory(lesson: Lesson) -> None:
     """4.4 An LSTM remembers through its gates; a Transformer looks back directly. Of 100 symbols of
     8 kinds, which was the first (guessing: 12.5 %)? All train equally long, first on 2, at last on
-    100 symbols, which helps. (Lengths that grow more slowly at first let an RNN get farther, and
-    so does a start as the identity: Le et al. 2015.)"""
+    100. (An RNN gets farther if they grow more slowly, or from the identity: Le et al. 2015.)"""
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         length = min(100, 2 + 7 * (step // 20))  # 2, 9, 16 ... 100
@@ -700,10 +702,9 @@ def show_attention(lesson: Lesson) -> None:
     """5.1, 5.11, 5.12 Self-attention gives each position a weighted mean of all; in cross-attention
     a decoder's positions look at an encoder's. The cost, time and memory, is quadratic."""
     q, k, v = torch.randn(3, 4, 10, 16)  # 4 heads, 10 positions, d_k = 16
-    library = F.scaled_dot_product_attention
     lesson.same("5.1", "Attention by hand, with the causal mask and without, equals PyTorch's",
-                [attention(q, k, v), attention(q, k, v, causal=True)],
-                [library(q, k, v), library(q, k, v, is_causal=True)])
+                [attention(q, k, v, causal) for causal in (False, True)],
+                [F.scaled_dot_product_attention(q, k, v, is_causal=c) for c in (False, True)])
     cross = nn.MultiheadAttention(16, num_heads=1, bias=False)
     decoder, encoder = torch.randn(5, 16), torch.randn(9, 16)
     w_q, w_k, w_v = cross.in_proj_weight.chunk(3)
@@ -821,9 +822,10 @@ def show_prediction(lesson: Lesson) -> None:
     model.loss_type = "ForCausalLM"  # the library's name of the same loss
     lesson.same("5.5", "GPT-2's loss by hand, each token from those before it, is the library's",
                 losses[:5].mean(), model(pieces[:5], labels=pieces[:5]).loss)
-    for context in (1, 4, 16, 64):  # for the same tokens, at places 65, 80, 95 ...
-        each = [F.cross_entropy(model(pieces[:, n - context : n], logits_to_keep=1).logits[:, -1],
-                                pieces[:, n]).item() for n in range(65, 200, 15)]
+    for before in (1, 4, 16, 64):  # so many before the same tokens, at places 65, 80, 95 ...
+        with mixed_precision(ids):
+            each = [F.cross_entropy(model(pieces[:, n - before : n], logits_to_keep=1).logits[:, 0],
+                                    pieces[:, n]).item() for n in range(65, 200, 15)]
         bits.append(mean(each) / math.log(2))
     told = ", ".join(f"{value:.2f}" for value in bits)
     lesson.shows("5.5", f"With 1, 4, 16, 64 tokens before it, GPT-2 needs {told} bits for the next",
@@ -831,8 +833,7 @@ def show_prediction(lesson: Lesson) -> None:
     characters = sum(len(tokenizer.decode(piece[1:])) for piece in pieces)
     per_character = losses.sum().item() / math.log(2) / characters
     lesson.keep("GPT-2, novel", model, "(elsewhere)", bits=per_character)
-    say(f"  Per character: {per_character:.2f} bits. But GPT-2 is larger and had an hour of "
-        "training or more, the LSTM of (4.5) had seconds.")
+    say(f"  Per character: {per_character:.2f} bits. It trained for hours, (4.5) for seconds.")
 
 
 def continue_text(text: str, gpt: tuple[Any, Any] | None = None, **choice: float) -> str:
@@ -927,7 +928,7 @@ def show_both_sides(lesson: Lesson) -> None:
     rows, places = (batch.input_ids == tokenizer.mask_token_id).nonzero(as_tuple=True)
     t, place = torch.arange(batch.input_ids.shape[1], device=lesson.device), places[:, None]
     for visible in (t >= 0, t <= place, (t >= place) | (t == 0)):  # both sides; left; right, [CLS]
-        with torch.autocast(place.device.type, torch.bfloat16, BFLOAT16 or place.is_cuda):
+        with mixed_precision(place):
             states = model.bert(batch.input_ids, batch.attention_mask * visible).last_hidden_state
         guess = model.cls.predictions(states[rows, places].float()).argmax(-1)  # [rows]
         found.append(int((guess.cpu() == torch.tensor(hidden)).sum()))
@@ -943,7 +944,7 @@ def features(bert: Any, texts: list[str]) -> tuple[Tensor, Tensor, dict[str, Ten
     tokenizer, model = bert
     batch = tokenizer(texts, padding=True, truncation=True, max_length=32, return_tensors="pt")
     ids, mask = batch.input_ids.to(model.device), batch.attention_mask.to(model.device)
-    with torch.autocast(ids.device.type, torch.bfloat16, BFLOAT16 or ids.is_cuda):
+    with mixed_precision(ids):
         states = model.bert(ids, mask).last_hidden_state.float()
     real, words = mask[..., None], model.bert.embeddings.word_embeddings(ids)  # real: 0 for padding
     average, static = ((x * real).sum(1) / real.sum(1) for x in (states, words))
@@ -967,9 +968,8 @@ def show_meaning(lesson: Lesson) -> None:
     for vectors in features(bert, sum(triples, []))[2].values():
         near, far = (F.cosine_similarity(vectors[0::3], vectors[n::3]) for n in (1, 2))
         nearer.append(int((near > far).sum()))
-    lesson.shows("5.9", f"Of {len(triples)} sentences, {nearer[1]} are nearer to a paraphrase than "
-                 f"to another by the mean of BERT's vectors, {nearer[0]} by [CLS], {nearer[2]} by "
-                 "static ones", nearer[1] >= 7)
+    lesson.shows("5.9", f"BERT's mean vector puts {nearer[1]} of {len(triples)} sentences next to "
+                 f"their paraphrase, [CLS] {nearer[0]}, static vectors {nearer[2]}", nearer[1] >= 7)
 
 
 def show_head(lesson: Lesson) -> None:

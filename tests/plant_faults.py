@@ -61,6 +61,7 @@ FAULTS = {  # what a careless edit could do: where it is likely to be caught, be
     "tests on training digits": (2, "in (True, False)]\n    #", "in (True, True)]\n    #"),
     "the window's stride forgotten": (3, "size - k + 1, stride)", "size - k + 1, 1)"),
     "sum pooling": (3, "patch.sum() / 4", "patch.sum()"),
+    "a dense layer without biases": (3, "(28 * 28 + 1) * 16", "28 * 28 * 16"),
     "a shift that wraps round": (3, "F.pad(x, (pixels, -pixels), value=x.min().item())",
                                  "x.roll(pixels, -1)"),
     "test rows alone are shuffled": (4, "data._replace(x=x, x_test=x_test)",

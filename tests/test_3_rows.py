@@ -30,6 +30,13 @@ def test_what_is_computed_by_hand_holds_from_any_start(lecture, lesson, part):
     assert all(claim["passed"] is True for claim in lesson.claims)
 
 
+def test_a_dense_layer_needs_as_many_parameters_as_is_said(lecture, lesson):
+    lecture.show_convolution(lesson)
+    dense = nn.Linear(28 * 28, 16 * 24 * 24, device="meta")
+    sentence = next(claim["sentence"] for claim in lesson.claims if claim["row"] == "3.5")
+    assert sentence.endswith(f" {sum(p.numel() for p in dense.parameters()):,}")
+
+
 def test_the_parts_of_networks_do_what_pytorchs_do(lecture):
     kinds = [type(layer) for layer in lecture.build_mlp(16, 8, 6, 4)]
     assert kinds == [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
@@ -70,7 +77,7 @@ def test_bert_is_no_triangle_and_gpt2_no_square(lecture, lesson):
 def test_the_loss_is_shifted_by_one_and_counted_in_bits(lecture, lesson, monkeypatch):
     def call(ids, labels=None, logits_to_keep=0):  # sure of the token that it sees, not the next
         logits = sure * F.one_hot(ids, size)
-        return Mock(logits=logits, loss=F.cross_entropy(logits.mT, ids))
+        return Mock(logits=logits[:, -logits_to_keep:], loss=F.cross_entropy(logits.mT, ids))
 
     seen, unseen = lecture.load_novel()
     monkeypatch.setattr(lecture, "load_novel", lambda: (seen, unseen[:4_000]))
