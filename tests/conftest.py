@@ -72,6 +72,11 @@ def lesson(lecture, tmp_path):
     return lecture.Lesson("cpu", figures=tmp_path)
 
 
+@pytest.fixture
+def swap(lecture, monkeypatch):  # puts something else in the place of a function or a constant
+    return lambda name, other: monkeypatch.setattr(lecture, name, other)
+
+
 @pytest.fixture(scope="session")
 def digits(lecture):
     return lecture.load_mnist(CPU)

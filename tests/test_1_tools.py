@@ -19,8 +19,9 @@ TEXT = "Of 10,000 digits it reads ▁▂▃▄▅▆▇█ " * 9 + "✓\n\n" + "
     (1.0, 1.00005, True), (1.0, 1.001, False), (1e6, 1e6 + 50, True), (1e6, 1e6 + 500, False),
     (0.0, 0.001, False), (torch.arange(3.0), tensor([0.0, 1.0, 2.01]), False),
     (torch.ones(3), torch.ones(3, 1), False), (torch.ones(3), torch.ones(1), False),
-    ([1.0], [1.0, 2.0], False), ([1.0, 2.0], [1.0], False), ([1.0, 2.0], [1.0, 2.1], False),
-    (7_234_560, 7_234_560, True), (7_234_561, 7_234_560, False), ([26, 14], [26, 14], True),
+    ([1.0], [1.0, 2.0], False), ([1.0, 2.0], [1.0], False), ([], [], False),
+    ([1.0, 2.0], [1.0, 2.1], False), (7_234_560, 7_234_560, True),
+    (7_234_561, 7_234_560, False), ([26, 14], [26, 14], True),
     ([26, 1_000_001], [26, 1_000_000], False), ([tensor(16), 16], [16, 16], True),
     (tensor([[4, 90_000]]), tensor([[3, 90_000]]), False),  # below: no number equals nothing
     (NAN, 1.0, False), (1.0, NAN, False), (NAN, NAN, False), (INF, 1.0, False), (1.0, INF, False),
@@ -46,6 +47,16 @@ def test_a_claim_is_a_sentence_with_its_row_and_quick_leaves_some_out(lecture, l
     assert passed(quick, "3.1") == [False]
     for how, steps in ((quick, 10), (lesson, 12)):
         assert len(lecture.train(how, "", nn.Linear(2, 2), 12, 0.1, lambda _: toy())[0]) == steps
+
+
+def test_numbers_of_16_bits_are_for_processors_that_have_them(lecture, swap, monkeypatch):
+    for able, kind in ((True, torch.bfloat16), (False, torch.float32)):
+        swap("BFLOAT16", able)
+        with lecture.mixed_precision(torch.ones(1)):
+            assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == kind
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch, "autocast", lambda *how: how)  # an older NVIDIA card
+    assert lecture.mixed_precision(Mock(is_cuda=True))[1:] == (torch.bfloat16, False)
 
 
 def test_lines_fit_the_terminal_and_an_odd_stdout(lecture, capsys, monkeypatch):

@@ -35,11 +35,6 @@ WORLDS = [  # a part, what it finds to be read in %, in order, which rows then f
 ]
 
 
-@pytest.fixture
-def swap(lecture, monkeypatch):  # puts something else in the place of a function
-    return lambda name, other: monkeypatch.setattr(lecture, name, other)
-
-
 @pytest.fixture(autouse=True)
 def few(lecture, lesson, digits, readers, swap):  # 600 digits, 300 to test, models that read
     data = lecture.Data(digits.x[:600], digits.y[:600], digits.x_test[:300], digits.y_test[:300])
