@@ -586,7 +586,7 @@ def show_gradients(lesson: Lesson) -> None:
 def show_memory(lesson: Lesson) -> None:
     """4.4 An LSTM remembers through its gates; a Transformer looks back directly. Of 100 symbols of
     8 kinds, which was the first (guessing: 12.5 %)? All train equally long, on 2 symbols first, at
-    last on 100. (What helps an RNN: W_hh starts as identity, Le et al. 2015; slower growth.)"""
+    last on 100. (W_hh = identity at first helps an RNN, Le et al. 2015; so does slower growth.)"""
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         length = min(100, 2 + 7 * (step // 20))  # 2, 9, 16 ... 100
@@ -627,7 +627,7 @@ def count_tables(seen: str, test: str, longest: int) -> list[float]:
     table has seen little, that of shorter contexts counts more (Witten and Bell 1991)."""
     bits, p = [], [1 / len(set(seen))] * len(test)  # each character's p; at first all equal
     counts, ring = Counter({"": len(seen)}), seen + seen[:longest]  # a ring: start again at the end
-    for n in range(longest + 1):  # how often came n characters; these and the next
+    for n in range(longest + 1):  # totals: how often n characters came; counts: with the next
         totals, counts = counts, Counter(ring[i : i + n + 1] for i in range(len(seen)))
         kinds = Counter(piece[:n] for piece in counts)  # how many different ones followed
         for i in range(longest, len(test)):
