@@ -524,11 +524,11 @@ def lstm_by_hand(lstm: nn.RNNBase, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def milliseconds(work: Callable[..., object], *inputs: Tensor) -> float:
-    """The time that work(*inputs) takes on one core: a mean of three runs, the best of seven."""
+    """The processor's time for work(*inputs) on one core: a mean of ten runs, the better of two."""
     torch.set_num_threads(1)
-    runs = timeit.repeat(lambda: work(*inputs), number=3, repeat=7)
+    runs = timeit.repeat(lambda: work(*inputs), timer=time.thread_time, number=10, repeat=2)
     torch.set_num_threads(CORES)
-    return 1000 * min(runs) / 3
+    return 1000 * min(runs) / 10
 
 
 def show_recurrence(lesson: Lesson) -> None:
