@@ -325,8 +325,9 @@ def show_convolution(lesson: Lesson) -> None:
                 [F.max_pool2d(digit, 2)[0], F.avg_pool2d(digit, 2)[0]])
     # one filter of 5 x 5 and one bias for each of 16 maps; a dense layer: (inputs + 1) x outputs
     shared, dense = (5 * 5 + 1) * 16, (28 * 28 + 1) * 16 * 24 * 24
+    layers = first, nn.Linear(28 * 28, 16 * 24 * 24)
     lesson.same("3.5", f"All places share {shared} parameters; a dense layer instead has {dense:,}",
-                sum(p.numel() for p in first.parameters()), shared)
+                [sum(p.numel() for p in layer.parameters()) for layer in layers], [shared, dense])
     noise = torch.randn(200, 1, 28, 28, requires_grad=True)  # 200, as pooling skips pixels in one
     unit = build_cnn()[:6](noise)[:, :, 1, 2].sum()  # one of block 2's 4 x 4 places, in all 64 maps
     matters = (torch.autograd.grad(unit, noise)[0] != 0).any(0)[0]  # [28, 28]
@@ -701,8 +702,8 @@ class OneAttention(nn.Module):
 
 
 def show_attention(lesson: Lesson) -> None:
-    """5.1, 5.11, 5.12 Self-attention gives each position a weighted mean of all; in cross-attention
-    a decoder's positions look at an encoder's. The cost, time and memory, is quadratic."""
+    """5.1, 5.11, 5.12 Self-attention gives each position a weighted mean of all; cross-attention lets
+    a decoder look at an encoder. Quadratic in time and memory; with FlashAttention in time alone."""
     q, k, v = torch.randn(3, 4, 10, 16)  # 4 heads, 10 positions, d_k = 16
     lesson.same("5.1", "Attention by hand, with the causal mask and without, equals PyTorch's",
                 [attention(q, k, v, causal) for causal in (False, True)],
@@ -721,10 +722,9 @@ def show_attention(lesson: Lesson) -> None:
             attention(x, x, x)  # kept.append gets all that backpropagation will need
         bytes_kept.append(sum({t.data_ptr(): t.nbytes for t in kept}.values()))  # each once
         say(f"{n:7} positions {milliseconds(attention, x, x, x):6.2f} ms {bytes_kept[-1]:9,} bytes")
-    # n x n weights and n x 64 inputs, of 4 bytes each
+    # n x n weights, n x 64 inputs, 4 bytes each; in time attention is n / (n + 6 d) of a block
     lesson.same("5.12", "One head on one x keeps 4 (n^2 + 64 n) bytes for n positions: quadratic",
                 bytes_kept, [4 * (n**2 + 64 * n) for n in sizes])
-    say("  (FlashAttention: linear memory, quadratic time, n / (n + 6 d) of a block's; d: width.)")
 
 
 PRETRAINED = {  # name: repository on the hub, pinned revision, folder in data/models/
