@@ -160,7 +160,7 @@ def train(lesson: Lesson, name: str, model: nn.Module, steps: int, rate: float,
 
 @torch.no_grad()
 def predict(model: nn.Module, x: Tensor) -> Tensor:
-    """The model's output for all of x, without training: eval() ends what only that needs."""
+    """The model's output for all of x; eval() switches off what only training needs (dropout)."""
     model.eval()
     return torch.cat([model(part) for part in x.split(500)])  # in parts, which need less memory
 
@@ -573,8 +573,8 @@ def show_gradients(lesson: Lesson) -> None:
         powers = (sizes / sizes[0]).log10()[::5].tolist()
         say(f"  {name:18} now: 1 {curve(powers, -12, 6)} 100 steps back: {left[-1]:.0e}")
     radius = torch.linalg.eigvals(networks["RNN"].get_parameter("weight_hh_l0")).abs().max()
-    lesson.shows("4.3", f"An RNN's gradient vanishes (W_hh's largest eigenvalue, {radius:.2f}, is "
-                 "below 1), with W_hh times 4 it explodes", left[0] < 1e-6 and left[1] > 100)
+    lesson.shows("4.3", f"With {radius:.2f} as W_hh's largest eigenvalue an RNN's gradient vanishes, "
+                 "times 4 it explodes", left[0] < 1e-6 and left[1] > 100 and radius < 1)
     lesson.shows("4.3", f"Gate open, {left[3]:.2f} of it comes back", 9 > left[3] > 0.01 > left[2])
     g, w = torch.randn(50), nn.Parameter(torch.zeros(50))
     w.grad = g.clone()
@@ -664,8 +664,8 @@ def show_writing(lesson: Lesson) -> None:
         text = torch.cat([text, torch.multinomial(p, 1)], dim=1)  # draw one, and read it, too
     say(f"  It writes: {' '.join(bytes(text[0].tolist()).decode().split())}")
     lesson.shows("4.5", f"The LSTM, trained for {score['seconds']:.1f} s, needs {bits:.2f} bits, "
-                 f"counting after two characters {tables[2]:.2f}, but fewer after "
-                 f"{len(tables) - 1}: {tables[-1]:.2f}", bits < min(2, tables[2]), full=True)
+                 f"counting after two characters {tables[2]:.2f}, after "
+                 f"{len(tables) - 1} characters {tables[-1]:.2f}", bits < min(2, tables[2]), full=True)
 
 
 def demo_lstm(lesson: Lesson | None = None) -> Lesson:
