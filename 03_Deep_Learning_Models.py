@@ -563,18 +563,18 @@ def show_gradients(lesson: Lesson) -> None:
     networks["RNN, W_hh times 4"].get_parameter("weight_hh_l0").data *= 4
     # rows of i, f, c, o: with a bias of 3 the forget gate starts open, as Sigmoid(3) = 0.95
     networks["LSTM, gate open"].get_parameter("bias_hh_l0").data[64:128] = 3.0
-    x, left = torch.randn(101, 64, requires_grad=True), []
+    x, left = torch.randn(101, 8, 64, requires_grad=True), []  # 8 sequences
     for name, network in networks.items():
         # dh_T/dh_t: each step between multiplies by W_hh and by tanh's slope, 1 - h^2 (in an RNN)
-        h, _ = network(x)  # h_1 ... h_T: [101, 64]
-        (gradient,) = torch.autograd.grad(h[-1].sum(), x)  # [101, 64]
-        sizes = gradient.double().norm(dim=1).flip(0)  # [101], the last step first
+        h, _ = network(x)  # h_1 ... h_T: [101, 8, 64]
+        (gradient,) = torch.autograd.grad(h[-1].sum(), x)  # [101, 8, 64]
+        sizes = gradient.double().norm(dim=(1, 2)).flip(0)  # [101], the last step first
         left.append((sizes[-1] / sizes[0]).item())
         powers = (sizes / sizes[0]).log10()[::5].tolist()
         say(f"  {name:18} now: 1 {curve(powers, -12, 6)} 100 steps back: {left[-1]:.0e}")
     radius = torch.linalg.eigvals(networks["RNN"].get_parameter("weight_hh_l0")).abs().max()
-    lesson.shows("4.3", f"With {radius:.2f} as W_hh's largest eigenvalue an RNN's gradient vanishes, "
-                 "times 4 it explodes", left[0] < 1e-6 and left[1] > 100 and radius < 1)
+    lesson.shows("4.3", f"An RNN's gradient vanishes (W_hh's largest eigenvalue: {radius:.2f}), "
+                 "with W_hh times 4 it explodes", left[0] < 1e-6 and left[1] > 100 and radius < 1)
     lesson.shows("4.3", f"Gate open, {left[3]:.2f} of it comes back", 9 > left[3] > 0.01 > left[2])
     g, w = torch.randn(50), nn.Parameter(torch.zeros(50))
     w.grad = g.clone()
@@ -665,7 +665,7 @@ def show_writing(lesson: Lesson) -> None:
     say(f"  It writes: {' '.join(bytes(text[0].tolist()).decode().split())}")
     lesson.shows("4.5", f"The LSTM, trained for {score['seconds']:.1f} s, needs {bits:.2f} bits, "
                  f"counting after two characters {tables[2]:.2f}, after "
-                 f"{len(tables) - 1} characters {tables[-1]:.2f}", bits < min(2, tables[2]), full=True)
+                 f"{len(tables) - 1}: {tables[-1]:.2f}", bits < min(2, tables[2]), full=True)
 
 
 def demo_lstm(lesson: Lesson | None = None) -> Lesson:
@@ -702,8 +702,8 @@ class OneAttention(nn.Module):
 
 
 def show_attention(lesson: Lesson) -> None:
-    """5.1, 5.11, 5.12 Self-attention gives each position a weighted mean of all; cross-attention lets
-    a decoder look at an encoder. Quadratic in time and memory; with FlashAttention in time alone."""
+    """5.1, 5.11, 5.12 Self-attention gives each place a weighted mean of all; cross-attention lets
+    a decoder look at an encoder. Quadratic in time and memory, with FlashAttention in time only."""
     q, k, v = torch.randn(3, 4, 10, 16)  # 4 heads, 10 positions, d_k = 16
     lesson.same("5.1", "Attention by hand, with the causal mask and without, equals PyTorch's",
                 [attention(q, k, v, causal) for causal in (False, True)],
