@@ -279,9 +279,7 @@ def show_optimizers(lesson: Lesson) -> None:
     lesson.plot("On the flat way to 0", way, "step", "w_2")
     theirs = [with_pytorch(torch.optim.SGD), with_pytorch(torch.optim.Adam)]
     lesson.same("By hand as in PyTorch: w after 40 steps", [sgd, adam], theirs)
-    told = (
-        f"On the flat way from 1 to 0, SGD gets to {sgd[1]:.3f}, Adam to {adam[1]:.3f}"
-    )
+    told = f"On the flat way from 1, SGD gets to {sgd[1]:.3f}, Adam to {adam[1]:.3f}"
     lesson.shows(told, sgd[1] > 0.9 and adam[1].abs() < 0.5)
 
 
@@ -619,16 +617,12 @@ def show_convolution(lesson: Lesson) -> None:
 
     # size = (n + 2 padding - k) / stride + 1, rounded down
     size = (24 + 2 * 1 - 3) // 2 + 1
-    name = (
-        f"That filter, 3 x 3, stride 2, padding 1, turns 24 x 24 into {size} x {size}"
-    )
+    name = f"That 3 x 3 filter, stride 2, padding 1, turns 24 x 24 into {size} x {size}"
     lesson.same(name, [size, size], list(theirs[0].shape))
     # every place shares the same 5 x 5 weights and a bias, for each of the 16 maps
     shared = (5 * 5 + 1) * 16
     dense = (28 * 28 + 1) * 16 * 24 * 24  # fully connected, for maps as large
-    name = (
-        f"16 filters of 5 x 5 share {shared} parameters; a dense layer needs {dense:,}"
-    )
+    name = f"16 filters of 5 x 5 have {shared} weights; a dense layer has {dense:,}"
     lesson.same(name, shared, parameters(first))
 
 
@@ -659,10 +653,8 @@ def show_digits(lesson: Lesson) -> tuple[nn.Sequential, nn.Sequential]:
     draw_mistakes(lesson, cnn, data)
     digit, sure = read_digit(cnn, DATA / "pictures" / "seven.png")
     lesson.say(f"In data/pictures/seven.png it sees a {digit}, {sure:.0f} % sure.")
-    told = (
-        f"The CNN reads {right['CNN']:.2f} %, the MLP {right['MLP']:.2f}, the linear "
-    )
-    told += f"model {right['linear']:.2f}, after {seconds['CNN']:.1f}, "
+    told = f"The CNN reads {right['CNN']:.2f} %, the MLP {right['MLP']:.2f}, the linear"
+    told += f" model {right['linear']:.2f}, after {seconds['CNN']:.1f}, "
     told += f"{seconds['MLP']:.1f} and {seconds['linear']:.1f} seconds"
     best = right["CNN"] >= 99 and right["CNN"] > right["MLP"] > right["linear"]
     lesson.shows(told, best)
@@ -708,10 +700,8 @@ def show_shift(lesson: Lesson, cnn: nn.Sequential, mlp: nn.Sequential) -> None:
     name = "A moved digit has the same maps, moved, but for the border (equivariance)"
     lesson.same(name, moved[..., 1:], still[..., :-1])
     by_cnn, by_mlp = right["CNN"][2], right["MLP"][2]
-    told = (
-        f"Moved by two pixels, {by_cnn:.1f} % are read by the CNN, {by_mlp:.1f} % by "
-    )
-    lesson.shows(f"{told}the MLP", by_cnn > by_mlp + 8)
+    told = f"Moved by two pixels, the CNN reads {by_cnn:.1f} %, the MLP {by_mlp:.1f} %"
+    lesson.shows(told, by_cnn > by_mlp + 8)
 
 
 def show_shuffled(lesson: Lesson) -> None:
@@ -799,9 +789,7 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     steps, untrained = read["trained"], read["untrained"][3]
     told = f"Each layer tells the digit better, up to {steps[3]:.0f} % (untrained "
     rises = steps == sorted(set(steps)) and steps[3] >= untrained + 5
-    lesson.shows(
-        f"{told}{untrained:.0f} %, though random filters help at first)", rises
-    )
+    lesson.shows(f"{told}{untrained:.0f} %, though random filters help first)", rises)
     where, untrained = place["trained"][3], place["untrained"][3]
     told = f"The trained dense layer has dropped much of where it was: R^2 {where:.2f}"
     lesson.shows(told, where < 0.75 and where < untrained - 0.1)
@@ -818,9 +806,7 @@ def draw_filters(lesson: Lesson, cnn: nn.Module, digit: Tensor) -> None:
     captions = ["digit"]
     for n in (1, 2, 3):
         captions += [f"filter {n}", f"map {n}"]
-    lesson.picture(
-        "A digit, three filters, and where each answers", spread, captions, 7
-    )
+    lesson.picture("A digit, three filters, where each answers", spread, captions, 7)
 
 
 class Skip(nn.Sequential):
@@ -862,13 +848,9 @@ def show_depth(lesson: Lesson) -> None:
     lesson.table("", right, {"% of unseen letters": right.values()})
     lost = right["2 layers"] - right["20 layers"]
     won = right["20 with skips"] - right["20 layers"]
-    told = (
-        f"Twenty layers read {lost:.0f} points less than two; skips win {won:.0f} back"
-    )
+    told = f"Twenty layers read {lost:.0f} points less than two; skips win {won:.0f}"
     lesson.shows(told, lost >= 5 and won >= 8)
-    lesson.say(
-        "That depth pays is not shown by it: for letters, two layers are enough."
-    )
+    lesson.say("That depth pays is not shown: for letters, two layers are enough.")
 
 
 def prepare_digit(picture: Image.Image) -> Tensor:
@@ -992,9 +974,7 @@ def show_steps(lesson: Lesson) -> None:
 
     their_states, _ = rnn(x)
     their_h, (_, their_c) = lstm(x)  # [6, 5]; [1, 5], as there is one layer
-    name = (
-        "By hand as in PyTorch: all states of the RNN, all of the LSTM, its last cell"
-    )
+    name = "By hand as in PyTorch: all states of the RNN and of the LSTM, its last cell"
     lesson.same(name, [states, h, c], [their_states, their_h, their_c[0]])
 
 
@@ -1037,10 +1017,9 @@ def show_gradients(lesson: Lesson) -> None:
     told = "The RNN's gradient vanishes; with a W_hh four times as large it explodes"
     lesson.shows(told, far["RNN"] < 1e-6 and far["larger W_hh"] > 100)
     left, left_at_first = far["LSTM, open gate"], far["LSTM"]
-    told = f"An LSTM with its forget gate open gets {left:.2f} of it back; half closed, as "
-    lesson.shows(
-        f"{told}it starts, {left_at_first:.0e}", 10 > left > 0.01 > left_at_first
-    )
+    told = f"An LSTM gets {left:.2f} of it back with an open forget gate, and "
+    told += f"{left_at_first:.0e} with the half open one of its start"
+    lesson.shows(told, 10 > left > 0.01 > left_at_first)
 
 
 class Recurrent(nn.Module):
@@ -1102,15 +1081,11 @@ def show_memory(lesson: Lesson) -> None:
     gate["after"] = forget_gate(lstm, x_test[0])
     lesson.plot("The LSTM's forget gate (1: keep, 0: forget)", gate, "symbol", "f_t")
     before, after = mean(gate["before training"]), mean(gate["after"])
-    told = (
-        f"The LSTM recalls {right['LSTM']:.1f} % of them, the RNN {right['RNN']:.1f} %"
-    )
+    told = f"The LSTM recalls {right['LSTM']:.1f} %, the RNN {right['RNN']:.1f} %"
     lesson.shows(told, right["LSTM"] >= 99 and right["RNN"] < 30)
     told = f"The LSTM's forget gate has opened, from {before:.2f} to {after:.2f}"
     lesson.shows(told, before < 0.6 and after > 0.8)
-    lesson.say(
-        "Remembering is the hard part: a linear model that sees all at once can."
-    )
+    lesson.say("To remember is what is hard: a linear model that sees all at once can.")
 
 
 @cache
@@ -1189,9 +1164,8 @@ def count_tables(device: torch.device, quick: bool = False) -> list[float]:
 
 def write_text(model: nn.Module, device: torch.device) -> str:
     """Let a model write: it draws a piece, reads that, too, draws the next one ..."""
-    ids = torch.tensor(
-        [load_tokenizer().encode("Elizabeth").ids], device=device
-    )  # [1, T]
+    start = load_tokenizer().encode("Elizabeth").ids
+    ids = torch.tensor([start], device=device)  # [1, T]
     for _ in range(20):
         logits = predict(model, ids[:, -16:])[:, -1]  # after the last piece: [1, 3000]
         # temperature 0.7: softmax(logits / 0.7) makes what is likely a little likelier
@@ -1209,12 +1183,13 @@ def fit_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> float
     curve: list[float] = []
 
     def look() -> None:
-        curve.append(scale * mean_loss(model, x[:100], y[:100]))
+        curve.append(scale * mean_loss(model, x[::10], y[::10]))  # every tenth
 
     _, seconds = fit(lesson, model, pieces.data, 400, rate, rows=64, look=look)
     bits = scale * mean_loss(model, x, y)
     lesson.keep(f"novel: {name}", model, 400 * 64, seconds, bits=bits)
-    lesson.scores[f"novel: {name}"]["curve"] = [*curve, bits]
+    look()
+    lesson.scores[f"novel: {name}"]["curve"] = curve
     lesson.say(f"The {name} writes: {write_text(model, lesson.device)}")
     return bits
 
@@ -1227,18 +1202,15 @@ def show_novel(lesson: Lesson) -> None:
     """
     lesson.begin(show_novel, full=True)
     some = load_pieces(lesson.device, lesson.quick).unseen[40:60]
-    lesson.say(
-        f"In pieces: {'|'.join(load_tokenizer().decode([piece]) for piece in some)}"
-    )
+    letters = [load_tokenizer().decode([piece]) for piece in some]
+    lesson.say(f"In pieces: {'|'.join(letters)}")
 
     lstm = Recurrent(nn.LSTM, load_tokenizer().get_vocab_size(), hidden=128)
     bits = fit_novel(lesson, "LSTM", lstm, rate=0.03)
     tables = count_tables(lesson.device, lesson.quick)
     columns = ["table, 0 pieces", "1 piece", "2 pieces", "3 pieces", "LSTM"]
     lesson.table("", columns, {"bits a character": [*tables, bits]})
-    told = (
-        f"The LSTM needs {bits:.2f} bits, the table of the last piece {tables[1]:.2f}"
-    )
+    told = f"The LSTM needs {bits:.2f} bits, the table of one piece {tables[1]:.2f}"
     lesson.shows(told, bits < tables[1])
 
 
@@ -1324,10 +1296,8 @@ class GPT(nn.Module):
     @classmethod
     def with_weights_of(cls, library: Any) -> GPT:
         """This class with the weights of the library's GPT2LMHeadModel, of any size."""
-        size = library.config
-        gpt = cls(
-            size.vocab_size, size.n_positions, size.n_embd, size.n_head, size.n_layer
-        )
+        c = library.config
+        gpt = cls(c.vocab_size, c.n_positions, c.n_embd, c.n_head, c.n_layer)
         theirs = "transformer.wte transformer.wpe transformer.h ln_1 attn.c_attn "
         theirs += "attn.c_proj ln_2 mlp.c_fc mlp.c_proj transformer.ln_f lm_head"
         ours = "token position blocks norm1 qkv mix norm2 up down norm output"
@@ -1336,9 +1306,8 @@ class GPT(nn.Module):
         for name, weight in library.state_dict().items():
             for their_name, our_name in names.items():
                 name = name.replace(their_name, our_name)
-            linear = name.endswith(
-                ("qkv.weight", "mix.weight", "up.weight", "down.weight")
-            )
+            layer = name.split(".")[-2]
+            linear = layer in ("qkv", "mix", "up", "down") and weight.dim() == 2
             weights[name] = weight.T if linear else weight  # GPT-2's are [in, out]
         gpt.load_state_dict(weights)
         return gpt.to(library.device).eval()
@@ -1362,9 +1331,7 @@ def show_attention(lesson: Lesson) -> None:
     rows = {words[n]: [*free[n], "", *masked[n]] for n in range(4)}
     lesson.table("looks at", [*words, "", *words], rows)
 
-    far = torch.randn(
-        9, 16
-    )  # cross-attention: queries from here, the rest from elsewhere
+    far = torch.randn(9, 16)  # cross-attention: keys and values are from another text
     ours = [attention(q, k, v), attention(q, k, v, causal=True), attention(q, far, far)]
     library = F.scaled_dot_product_attention
     theirs = [library(q, k, v), library(q, k, v, is_causal=True), library(q, far, far)]
@@ -1393,10 +1360,8 @@ def show_recall(lesson: Lesson) -> None:
         right[name] = accuracy(recall, x_test, y_test)
         lesson.keep(f"recall at once: {name}", model, 200 * 40, seconds, right[name])
 
-    told = (
-        f"The GPT recalls {right['GPT']:.1f} % of them, the LSTM, which has not seen "
-    )
-    told += f"short ones first, {right['LSTM']:.1f} %"
+    told = f"The GPT recalls {right['GPT']:.1f} %, the LSTM {right['LSTM']:.1f} %, as it has"
+    told += " not seen short ones first"
     lesson.shows(told, right["GPT"] >= 99 and right["LSTM"] < 30)
 
 
@@ -1432,9 +1397,8 @@ def show_gpt2(lesson: Lesson) -> GPT:
     lesson.begin(show_gpt2)
     tokenizer, library = lesson.load("GPT-2")
     gpt = GPT.with_weights_of(library)
-    ids = tokenizer(load_novel()[1][:800], return_tensors="pt").input_ids.to(
-        lesson.device
-    )
+    text = load_novel()[1][:800]
+    ids = tokenizer(text, return_tensors="pt").input_ids.to(lesson.device)  # [1, T]
     logits = gpt(ids)  # [1, T, symbols]
     kind = f"{library.config.n_layer} blocks of {library.config.n_head} heads"
     name = f"With {kind}, it gives GPT-2's scores for {ids.shape[1]} pieces"
@@ -1455,9 +1419,8 @@ def show_context(lesson: Lesson, gpt: GPT) -> None:
     16 or 64 pieces before it can be seen?
     """
     lesson.begin(show_context)
-    ids = torch.tensor(
-        load_pieces(lesson.device, lesson.quick).unseen, device=lesson.device
-    )
+    unseen = load_pieces(lesson.device, lesson.quick).unseen
+    ids = torch.tensor(unseen, device=lesson.device)
     places = min(4_096, (len(ids) - 64) // 64 * 64)
     contexts = [1, 4, 16, 64]
     bits = []
@@ -1473,18 +1436,15 @@ def show_context(lesson: Lesson, gpt: GPT) -> None:
     lesson.plot("More context, fewer bits", {"GPT-2": bits}, *names, contexts, "log x")
     told = ", ".join(f"{value:.2f}" for value in bits)
     falls = bits == sorted(set(bits), reverse=True)
-    lesson.shows(
-        f"With 1, 4, 16, 64 pieces before it or more, one costs {told} bits", falls
-    )
+    lesson.shows(f"With 1, 4, 16, 64 pieces before it, one costs {told} bits", falls)
 
 
 def generate(model: Any, ids: Tensor, length: int, **how: Any) -> Tensor:
     """The library's generation: ids [1, T] -> [1, T + length]."""
     mask = torch.ones_like(ids)  # all of it is text
     how = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None, **how}
-    longer: Tensor = model.generate(
-        ids, attention_mask=mask, max_new_tokens=length, **how
-    )
+    how["max_new_tokens"] = length
+    longer: Tensor = model.generate(ids, attention_mask=mask, **how)
     return longer
 
 
@@ -1504,9 +1464,7 @@ def continue_text(
     tokenizer, model = load_pretrained("GPT-2")
     chosen = [value for value in (temperature, top_k, top_p) if value is not None]
     if any(value <= 0 for value in chosen) or (top_p or 1) > 1:
-        raise ValueError(
-            "temperature and top_k must be over 0, top_p over 0 and up to 1"
-        )
+        raise ValueError("temperature and top_k are over 0, top_p is over 0, up to 1")
     room = model.config.n_positions - max_new_tokens
     if max_new_tokens < 1 or room < 1:
         raise ValueError(f"max_new_tokens: 1 to {model.config.n_positions - 1}")
@@ -1585,13 +1543,9 @@ def show_cost(lesson: Lesson) -> None:
     rows["LSTM, multiplications"] = [n * 4 * 2 * 64 * 64 for n in lengths]
     rows |= {"attention, milliseconds": attention_time, "LSTM, milliseconds": lstm_time}
     lesson.table("length n", lengths, rows)
-    name = (
-        "Attention multiplies 2 n^2 d times: for twice the length, four times as often"
-    )
+    name = "Attention multiplies 2 n^2 d times: twice the length, four times the work"
     lesson.same(name, counted, by_formula)
-    lesson.say(
-        "An LSTM's n steps must wait for one another; attention's places need not."
-    )
+    lesson.say("An LSTM's n steps wait for one another, attention's places need not.")
 
 
 def demo_gpt2(lesson: Lesson | None = None) -> Lesson:
@@ -1628,25 +1582,19 @@ def show_sight(lesson: Lesson) -> None:
         words.append([tokenizer.decode([piece]).strip() for piece in ids[0].tolist()])
         # above a map's diagonal stands what comes later than the word that looks
         ahead[name] = 100 * (layers.triu(1).sum() / layers.sum()).item()
-        change = (
-            model(other.to(lesson.device))[0] - output[0]
-        ).abs()  # [1, T, symbols]
+        changed = model(other.to(lesson.device))[0]  # [1, T, symbols]
+        change = (changed - output[0]).abs()
         place = words[-1].index("house")
         moved[name] = change[0, :place].max().item()
 
     names = ["a head of GPT-2", "a head of BERT"]
     lesson.picture("Where two heads look (chosen to be clear)", maps, names, 2, words)
     told = f"{ahead['GPT-2']:.0f} % of GPT-2's attention goes to later words, "
-    told += (
-        f"{ahead['BERT']:.0f} % of BERT's (and half to [CLS], its sign for the start)"
-    )
+    told += f"{ahead['BERT']:.0f} % of BERT's; half of that goes to [CLS]"
     lesson.shows(told, ahead["GPT-2"] == 0 and ahead["BERT"] > 10)
-    told = (
-        f"The new word moves GPT-2's earlier scores by {moved['GPT-2']:.1f}, BERT's by "
-    )
-    lesson.shows(
-        f"{told}{moved['BERT']:.1f}", moved["GPT-2"] < 1e-4 and moved["BERT"] > 0.1
-    )
+    told = f"The new word moves GPT-2's earlier scores by {moved['GPT-2']:.1f}, BERT's"
+    past_only = moved["GPT-2"] < 1e-4 and moved["BERT"] > 0.1
+    lesson.shows(f"{told} by {moved['BERT']:.1f}", past_only)
 
 
 @torch.no_grad()
@@ -1658,9 +1606,8 @@ def show_positions(lesson: Lesson) -> None:
     """
     lesson.begin(show_positions)
     tokenizer, model = lesson.load("BERT")
-    one = tokenizer("the dog bit the man", return_tensors="pt").input_ids.to(
-        lesson.device
-    )
+    one = tokenizer("the dog bit the man", return_tensors="pt").input_ids
+    one = one.to(lesson.device)  # [1, 7]: [CLS] the dog bit the man [SEP]
     order = [0, 1, 5, 3, 4, 2, 6]  # [CLS] the man bit the dog [SEP]
     change = []
     for positions in (torch.zeros_like(one), None):  # None: 0, 1, 2 ...
@@ -1696,9 +1643,7 @@ def count_found(bert: tuple[Any, Any], texts: list[str], hidden: list[str]) -> i
     tokenizer, model = bert
     batch = tokenizer(texts, padding=True, return_tensors="pt").to(model.device)
     states = model.bert(**batch).last_hidden_state  # [texts, T, d]
-    masks = (
-        batch.input_ids == tokenizer.mask_token_id
-    )  # [texts, T], True once in each row
+    masks = batch.input_ids == tokenizer.mask_token_id  # [texts, T], True once a row
     guesses = model.cls.predictions(states[masks]).argmax(-1)  # [texts]
     words = tokenizer.convert_ids_to_tokens(guesses.tolist())
     return sum(word == right for word, right in zip(words, hidden, strict=True))
@@ -1708,11 +1653,10 @@ def count_found(bert: tuple[Any, Any], texts: list[str], hidden: list[str]) -> i
 def follows(bert: tuple[Any, Any], pairs: list[list[str]]) -> Tensor:
     """Whether BERT holds the second of two sentences to follow the first: [pairs]."""
     tokenizer, model = bert
+    how = {"padding": True, "return_tensors": "pt"}
     firsts = [first for first, _ in pairs]
     seconds = [second for _, second in pairs]
-    batch = tokenizer(firsts, seconds, padding=True, return_tensors="pt").to(
-        model.device
-    )
+    batch = tokenizer(firsts, seconds, **how).to(model.device)
     answer: Tensor = model(**batch).seq_relationship_logits.argmax(-1) == 0
     return answer
 
@@ -1726,9 +1670,8 @@ def show_masks(lesson: Lesson) -> None:
     lesson.begin(show_masks)
     bert = lesson.load("BERT")
     for sentence in sentences("masks"):
-        guesses = [
-            f"{word} {share:.0f} %" for word, share in fill_mask(sentence).items()
-        ]
+        likely = fill_mask(sentence)
+        guesses = [f"{word} {likely[word]:.0f} %" for word in likely]
         lesson.say(f"{sentence} {', '.join(guesses[:3])}")
 
     before, after, around, hidden = [], [], [], []
@@ -1739,9 +1682,8 @@ def show_masks(lesson: Lesson) -> None:
         hidden.append(word)
     found = [count_found(bert, texts, hidden) for texts in (before, after, around)]
     told = f"Of {len(hidden)} words it finds {found[0]} by four before, {found[1]} by "
-    lesson.shows(
-        f"{told}four after, {found[2]} by two and two", found[2] > max(found[:2])
-    )
+    told += f"four after, {found[2]} by two and two"
+    lesson.shows(told, found[2] > max(found[:2]))
 
     pairs = sentences("pairs")
     # a stranger for each: the second sentence of a pair far away
@@ -1749,10 +1691,8 @@ def show_masks(lesson: Lesson) -> None:
     strangers = [[pairs[n][0], pairs[n - half][1]] for n in range(len(pairs))]
     lesson.say(f"A pair: {' / '.join(pairs[2])} A stranger: {strangers[2][1]}")
     right = torch.cat([follows(bert, pairs), ~follows(bert, strangers)]).float().mean()
-    told = (
-        f"Of {2 * len(pairs)} pairs, half of them strangers, {100 * right:.0f} % are "
-    )
-    lesson.shows(f"{told}told rightly (quotation marks help)", right >= 0.65)
+    told = f"Of {2 * len(pairs)} pairs, half of them strangers, {100 * right:.0f} % are"
+    lesson.shows(f"{told} told rightly (quotation marks help)", right >= 0.65)
 
 
 def sentences(kind: str) -> Any:
@@ -1806,9 +1746,7 @@ def show_senses(lesson: Lesson) -> None:
     lesson.table("cosine", senses, {"same sense": same_sense, "other": other_sense})
     right = sum(near > far for near, far in zip(same_sense, other_sense, strict=True))
     told = f"bert-mini tells {right} of {len(senses)} words' senses. A sense is mostly "
-    told += (
-        "its company: the vector of [SEP] tells nine, those of the other words seven"
-    )
+    told += "its company: the vector of [SEP] tells nine, the other words' seven"
     lesson.shows(told, right >= 8)
     query = "The machine does not work."
     lesson.say(f"Of ten, nearest to: {query} {nearest(query, sentences('search'))}")
@@ -1859,7 +1797,7 @@ def show_opinions(lesson: Lesson) -> None:
 
     lesson.keep("opinions: DistilBERT", model, "hours", math.nan, 100 * mean(right))
     told = (
-        f"{sum(right)} of {len(right)} are right; {sum(shuffled)} with shuffled words; "
+        f"{sum(right)} of {len(right)} are right, {sum(shuffled)} with shuffled words; "
     )
     told += f"{sum(negated)} of {len(negated)} with a negation: mostly it weighs words"
     lesson.shows(told, sum(right) >= 30)
@@ -2141,18 +2079,14 @@ def load_pretrained(
     if name in LOADED and (not source or LOADED[name][0] == whence):
         return LOADED[name][1:]
 
-    os.environ.setdefault(
-        "HF_HUB_DISABLE_TELEMETRY", "1"
-    )  # before the import: saves 3 s
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # it saves 3 s
     import transformers  # here, because it takes seconds
 
     transformers.utils.logging.disable_progress_bar()
     folder = DATA / "models" / PRETRAINED[name][2]
     if source == "hub":
         folder = download(name)
-    kind: Any = (
-        transformers.AutoModelForPreTraining
-    )  # with the heads that it learned with
+    kind: Any = transformers.AutoModelForPreTraining  # with the heads it learned with
     if name == "DistilBERT":
         kind = transformers.AutoModelForSequenceClassification
     # eager attention can show where it looks
@@ -2174,9 +2108,7 @@ def download(name: str) -> Path:
         offline = not model_info(repository, revision=revision, timeout=5)
     how: dict[str, Any] = {"revision": revision, "local_files_only": offline}
     how["allow_patterns"] = ["*.json", "*.txt", "model.safetensors"]
-    with reading(
-        repository, "neither the model hub nor its cache on this disk gave it"
-    ):
+    with reading(repository, "neither the model hub nor its cache here gave it"):
         return Path(snapshot_download(repository, **how))
 
 
@@ -2206,9 +2138,8 @@ def reading(
         yield
     except Exception as error:
         problem = " ".join(str(error).split())[:200]
-        raise OSError(
-            f"{path} is missing, or not whole ({problem}): {advice}"
-        ) from error
+        told = f"{path} is missing, or not whole ({problem}): {advice}"
+        raise OSError(told) from error
 
 
 # What is drawn: with Pillow alone, twice as large as it is shown, which smooths lines.
@@ -2223,9 +2154,7 @@ def put(
     image: Image.Image, place: Place, text: str, anchor: str, size: int, colour: str
 ) -> None:
     """Write a text; the anchor says what of it is at the place: "lm", left middle."""
-    letters = text.encode(
-        "ascii", "replace"
-    ).decode()  # Pillow's own font has no others
+    letters = text.encode("ascii", "replace").decode()  # all that Pillow's font has
     font = ImageFont.load_default(size)
     ImageDraw.Draw(image).text(place, letters, colour, font, anchor, align="center")
 
