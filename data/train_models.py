@@ -101,7 +101,11 @@ def sst2(corpora: Path) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     """SST-2 as (training phrases, held-out sentences); no phrase of these is left in training."""
 
     def read(part: str) -> list[tuple[str, int]]:
-        lines = (corpora / "sst2" / f"{part}.tsv").read_text(encoding="utf-8").splitlines()[1:]
+        lines = (
+            (corpora / "sst2" / f"{part}.tsv")
+            .read_text(encoding="utf-8")
+            .splitlines()[1:]
+        )
         return [
             (sentence.strip(), int(label))
             for sentence, label in (line.split("\t") for line in lines)
@@ -110,7 +114,9 @@ def sst2(corpora: Path) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     train, dev = read("train"), read("dev")
     everything = "\n".join(text for text, _ in train)
     held = [
-        (t, y) for t, y in dev if t.endswith(".") and len(t.split()) >= 6 and t not in everything
+        (t, y)
+        for t, y in dev
+        if t.endswith(".") and len(t.split()) >= 6 and t not in everything
     ]
     held_text = "\n".join(text for text, _ in held)
     return [(t, y) for t, y in train + dev if t not in held_text], held
@@ -120,17 +126,25 @@ def wordnet(folder: Path) -> list[str]:
     """WordNet's definitions, each followed by its examples, in the order of the files."""
     sentences = []
     for path in sorted(folder.glob("data.*")):
-        glosses = (line.split("| ", 1)[1] for line in path.open(encoding="latin-1") if "| " in line)
+        glosses = (
+            line.split("| ", 1)[1]
+            for line in path.open(encoding="latin-1")
+            if "| " in line
+        )
         for gloss in glosses:
             definition, *examples = gloss.strip().split('"')
-            sentences += [definition.strip(" ;:")] + [e for e in examples if len(e.split()) > 2]
+            sentences += [definition.strip(" ;:")] + [
+                e for e in examples if len(e.split()) > 2
+            ]
     return sentences
 
 
 def sentences_of(text: str) -> list[str]:
     """The whole sentences of a novel's pages, in order; "Mr." ends none, headings are left out."""
     paragraphs = [
-        p for p in text.split("\n") if not re.match(r"\s*(chapter|volume|finis)\b", p, re.I)
+        p
+        for p in text.split("\n")
+        if not re.match(r"\s*(chapter|volume|finis)\b", p, re.I)
     ]
     end = r'(?<=[.!?]["\s])(?<!\bMr\.\s)(?<!\bMrs\.\s)(?<!\bDr\.\s)\s*'
     parts = (part.strip() for p in paragraphs for part in re.split(end, p))
@@ -162,11 +176,17 @@ def fit(
     """
     groups = [
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 0.1},
-        {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in model.parameters() if p.dim() <= 1],
+            "weight_decay": 0.0,
+        },
     ]
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
     args.work.mkdir(parents=True, exist_ok=True)
-    file, state = args.work / f"{name}.pt", {"step": 0, "best": -math.inf, "weights": {}}
+    file, state = (
+        args.work / f"{name}.pt",
+        {"step": 0, "best": -math.inf, "weights": {}},
+    )
     if file.exists():
         state = torch.load(file, weights_only=True, map_location=args.device)
         model.load_state_dict(state.pop("model"))
@@ -198,7 +218,8 @@ def fit(
             )
             if value > state["best"]:
                 state.update(
-                    best=value, weights={k: v.clone() for k, v in model.state_dict().items()}
+                    best=value,
+                    weights={k: v.clone() for k, v in model.state_dict().items()},
                 )
             saved = {
                 **state,
@@ -212,7 +233,9 @@ def fit(
     model.eval()
 
 
-def save(model: PreTrainedModel, tokenizer: "GPT2Tokenizer | BertTokenizer", folder: Path) -> None:
+def save(
+    model: PreTrainedModel, tokenizer: "GPT2Tokenizer | BertTokenizer", folder: Path
+) -> None:
     """Write a folder that from_pretrained reads: config, tokenizer, safetensors, readable by all.
 
     Half precision, rounded to bfloat16's 8 digits first: as good here, and git packs it smaller.
@@ -222,7 +245,9 @@ def save(model: PreTrainedModel, tokenizer: "GPT2Tokenizer | BertTokenizer", fol
     tokenizer.save_pretrained(folder)
     for path in folder.iterdir():
         path.chmod(0o644)
-    print(f"{folder.name}: {model.num_parameters() / 1e6:.2f} M parameters written to {folder}")
+    print(
+        f"{folder.name}: {model.num_parameters() / 1e6:.2f} M parameters written to {folder}"
+    )
 
 
 def batches(
@@ -237,7 +262,9 @@ def batches(
 
 def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
     """Token ids [B, T], filled up with 0 ([PAD]), and the mask [B, T] that says which are real."""
-    ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    ids = nn.utils.rnn.pad_sequence(
+        [torch.tensor(row) for row in rows], batch_first=True
+    )
     lengths = torch.tensor([len(row) for row in rows])
     return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
 
@@ -245,11 +272,14 @@ def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
 # %% GPT-2 on Austen
 
 
-def bits_per_character(model: PreTrainedModel, tokenizer: GPT2Tokenizer, text: str) -> float:
+def bits_per_character(
+    model: PreTrainedModel, tokenizer: GPT2Tokenizer, text: str
+) -> float:
     """Bits for each character of an unseen text; every token sees half a window or more."""
     size, device = model.config.n_positions, model.device
     ids = torch.tensor(
-        [tokenizer.eos_token_id] + tokenizer(text, verbose=False).input_ids, device=device
+        [tokenizer.eos_token_id] + tokenizer(text, verbose=False).input_ids,
+        device=device,
     )
     nats, stride = 0.0, size // 2
     for start in range(0, max(1, len(ids) - stride), stride):
@@ -296,7 +326,9 @@ def train_gpt2(args: argparse.Namespace, folder: Path) -> None:
             0, 1 - epoch * n_windows / batch / args.steps / 0.9
         )
         order = torch.randperm(len(train)).tolist()
-        ids = [i for k in order for i in [0] + tokenizer(train[k], verbose=False).input_ids]
+        ids = [
+            i for k in order for i in [0] + tokenizer(train[k], verbose=False).input_ids
+        ]
         tokenizer.backend_tokenizer.model.dropout = None
         ids = torch.tensor(ids[torch.randint(size, (1,)).item() :])
         rows = ids[: len(ids) // size * size].view(-1, size)
@@ -309,7 +341,9 @@ def train_gpt2(args: argparse.Namespace, folder: Path) -> None:
         return F.cross_entropy(logits.flatten(0, 1).float(), x[:, 1:].flatten())
 
     def figure() -> float:
-        return -sum(bits_per_character(model, tokenizer, text) for text in held) / len(held)
+        return -sum(bits_per_character(model, tokenizer, text) for text in held) / len(
+            held
+        )
 
     fit(model, folder.name, loss_of_step, figure, 2e-3, args)
     save(model, tokenizer, folder)
@@ -331,7 +365,12 @@ def measure_gpt2(args: argparse.Namespace, folder: Path) -> None:
     prompt = tokenizer("Elizabeth", return_tensors="pt")
     torch.manual_seed(args.seed)
     out = model.generate(
-        **prompt, max_new_tokens=120, do_sample=True, temperature=0.8, top_p=0.9, top_k=0
+        **prompt,
+        max_new_tokens=120,
+        do_sample=True,
+        temperature=0.8,
+        top_p=0.9,
+        top_k=0,
     )
     print(tokenizer.decode(out[0]))
 
@@ -345,12 +384,18 @@ def small_vocabulary(
     """The word pieces that the sentences use most, and all characters: (pieces, teacher's ids)."""
     tokenizer = AutoTokenizer.from_pretrained(teacher)
     old = tokenizer.get_vocab()
-    counts = Counter(i for row in tokenizer(sentences, verbose=False).input_ids for i in row)
+    counts = Counter(
+        i for row in tokenizer(sentences, verbose=False).input_ids for i in row
+    )
     first = [old[p] for p in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")]
     single = [
-        i for piece, i in old.items() if len(piece.removeprefix("##")) == 1 and piece.isascii()
+        i
+        for piece, i in old.items()
+        if len(piece.removeprefix("##")) == 1 and piece.isascii()
     ]
-    kept = list(dict.fromkeys(first + sorted(single) + [i for i, _ in counts.most_common()]))[:size]
+    kept = list(
+        dict.fromkeys(first + sorted(single) + [i for i, _ in counts.most_common()])
+    )[:size]
     pieces = {i: piece for piece, i in old.items()}
     return {pieces[i]: n for n, i in enumerate(kept)}, kept
 
@@ -358,10 +403,12 @@ def small_vocabulary(
 def first_layers(student: nn.Module, teacher: nn.Module, kept: list[int]) -> None:
     """Start a smaller BertModel as the teacher's first layers, with the kept pieces' vectors."""
     start = teacher.state_dict()
-    start["embeddings.word_embeddings.weight"] = start["embeddings.word_embeddings.weight"][kept]
-    start["embeddings.position_embeddings.weight"] = start["embeddings.position_embeddings.weight"][
-        :POSITIONS
-    ]
+    start["embeddings.word_embeddings.weight"] = start[
+        "embeddings.word_embeddings.weight"
+    ][kept]
+    start["embeddings.position_embeddings.weight"] = start[
+        "embeddings.position_embeddings.weight"
+    ][:POSITIONS]
     student.load_state_dict({name: start[name] for name in student.state_dict()})
 
 
@@ -372,15 +419,21 @@ def sentence_vectors(hidden: Tensor, mask: Tensor) -> Tensor:
     return F.normalize(torch.stack([hidden[:, 0], mean], dim=1), dim=-1)
 
 
-def encode(model: nn.Module, tokenizer: BertTokenizer, sentences: list[str], device: str) -> Tensor:
+def encode(
+    model: nn.Module, tokenizer: BertTokenizer, sentences: list[str], device: str
+) -> Tensor:
     """Two unit vectors for each sentence [n, 2, D]: the last state of [CLS]; the mean of all."""
-    rows = tokenizer(sentences, truncation=True, max_length=POSITIONS, verbose=False).input_ids
+    rows = tokenizer(
+        sentences, truncation=True, max_length=POSITIONS, verbose=False
+    ).input_ids
     vectors = torch.zeros(len(rows), 2, model.config.hidden_size)
     for places, ids, mask in tqdm(
         list(batches(rows)), desc="sentence vectors", disable=None, leave=False
     ):
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
-            hidden = model(ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+            hidden = model(
+                ids.to(device), attention_mask=mask.to(device)
+            ).last_hidden_state
         vectors[places] = sentence_vectors(hidden.float(), mask.to(device)).cpu()
     return vectors
 
@@ -396,7 +449,10 @@ def spearman(a: Tensor, b: Tensor) -> float:
 
 
 def sts_figures(
-    model: nn.Module, tokenizer: BertTokenizer, args: argparse.Namespace, part: str = "dev"
+    model: nn.Module,
+    tokenizer: BertTokenizer,
+    args: argparse.Namespace,
+    part: str = "dev",
 ) -> list[float]:
     """Spearman between the cosine of two sentences and people's score: by [CLS], by the mean."""
     first, second, gold = zip(*stsb(args.corpora, part), strict=True)
@@ -406,7 +462,11 @@ def sts_figures(
 
 
 def next_sentence_figure(
-    model: nn.Module, tokenizer: BertTokenizer, pages: list[list[str]], n: int, device: str
+    model: nn.Module,
+    tokenizer: BertTokenizer,
+    pages: list[list[str]],
+    n: int,
+    device: str,
 ) -> float:
     """The share of n pairs told rightly: half follow each other in the pages, half do not.
 
@@ -430,7 +490,11 @@ def next_sentence_figure(
 
 
 def masked_word_figure(
-    model: nn.Module, tokenizer: BertTokenizer, sentences: list[str], n: int, device: str
+    model: nn.Module,
+    tokenizer: BertTokenizer,
+    sentences: list[str],
+    n: int,
+    device: str,
 ) -> float:
     """The share of n sentences whose one masked word, any that is one token, is guessed first."""
     draw, rows, places = random.Random(0), [], []
@@ -439,7 +503,9 @@ def masked_word_figure(
         pieces = tokenizer.convert_ids_to_tokens(row) + ["##"]
         words = [
             i
-            for i, (piece, following) in enumerate(zip(pieces, pieces[1:], strict=False))
+            for i, (piece, following) in enumerate(
+                zip(pieces, pieces[1:], strict=False)
+            )
             if piece.isalpha() and not following.startswith("##")
         ]
         if len(words) >= 5 and len(rows) < n:
@@ -460,7 +526,10 @@ def senses_figure(model: nn.Module, tokenizer: BertTokenizer) -> str:
     """How many of the lecture's words in two senses are nearer to themselves in the same sense."""
     senses = json.loads((HERE / "sentences.json").read_text(encoding="utf-8"))["senses"]
     nearer = 0
-    for word, sentences in senses.items():  # one; another in the same sense; one in another sense
+    for (
+        word,
+        sentences,
+    ) in senses.items():  # one; another in the same sense; one in another sense
         vectors, pieces = [], tokenizer(word).input_ids[1:-1]
         for sentence in sentences:
             ids = tokenizer(sentence, return_tensors="pt")
@@ -469,7 +538,9 @@ def senses_figure(model: nn.Module, tokenizer: BertTokenizer) -> str:
             with torch.inference_mode():
                 states = model.bert(**ids).last_hidden_state[0]
             vectors.append(states[at : at + len(pieces)].mean(0))
-        same, other = (F.cosine_similarity(vectors[0], vectors[i], dim=0) for i in (1, 2))
+        same, other = (
+            F.cosine_similarity(vectors[0], vectors[i], dim=0) for i in (1, 2)
+        )
         nearer += int(same > other)
     return f"{nearer} of {len(senses)}"
 
@@ -518,7 +589,9 @@ def pick(n: int) -> int:
 def of_like_length(draw: Callable[[], tuple], size: int) -> Iterator[list[tuple]]:
     """Endless batches of tuples of token ids; those of a batch are about equally long."""
     while True:
-        items = sorted((draw() for _ in range(16 * size)), key=lambda item: sum(map(len, item)))
+        items = sorted(
+            (draw() for _ in range(16 * size)), key=lambda item: sum(map(len, item))
+        )
         yield from (items[i * size : (i + 1) * size] for i in torch.randperm(16))
 
 
@@ -539,7 +612,9 @@ def three_sentences(
         j = i - 300 + pick(601)
     before, after = (torch.rand(2) < 0.25).int().tolist()
     a = sum(novels[book][max(0, i - before) : i + 1], [])[-60:]
-    b, c = (lines[k : k + 1 + after] for lines, k in ((novels[book], i + 1), (stranger, j)))
+    b, c = (
+        lines[k : k + 1 + after] for lines, k in ((novels[book], i + 1), (stranger, j))
+    )
     return a, sum(b, [])[:60], sum(c, [])[:60]
 
 
@@ -548,25 +623,42 @@ def word_loss(
 ) -> tuple[Tensor, Tensor]:
     """How surprising the masked words are; and what the pooler makes of [CLS]."""
     shown, asked = masked(ids, model.config.vocab_size, mask_id)
-    out = model.bert(shown.to(model.device), mask.to(model.device), types.to(model.device))
+    out = model.bert(
+        shown.to(model.device), mask.to(model.device), types.to(model.device)
+    )
     logits = model.cls.predictions(out.last_hidden_state[asked.to(model.device)])
-    return F.cross_entropy(logits.float(), ids[asked].to(model.device)), out.pooler_output
+    return F.cross_entropy(
+        logits.float(), ids[asked].to(model.device)
+    ), out.pooler_output
 
 
 def reading_loss(
-    model: BertForPreTraining, tokenizer: BertTokenizer, singles: list[tuple], triples: list[tuple]
+    model: BertForPreTraining,
+    tokenizer: BertTokenizer,
+    singles: list[tuple],
+    triples: list[tuple],
 ) -> Tensor:
     """Masked words in single sentences and in pairs; which pairs follow each other."""
-    cls, sep, mask_id = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id
+    cls, sep, mask_id = (
+        tokenizer.cls_token_id,
+        tokenizer.sep_token_id,
+        tokenizer.mask_token_id,
+    )
     ids, mask = padded([row for (row,) in singles])
     alone, _ = word_loss(model, ids, mask, torch.zeros_like(ids), mask_id)
-    both = [(t[0], t[k]) for k in (1, 2) for t in triples]  # all that follow, all that do not
+    both = [
+        (t[0], t[k]) for k in (1, 2) for t in triples
+    ]  # all that follow, all that do not
     ids, mask = padded([[cls, *a, sep, *b, sep] for a, b in both])
     types, _ = padded([[0] * (len(a) + 2) + [1] * (len(b) + 1) for a, b in both])
     together, pooled = word_loss(model, ids, mask, types, mask_id)
     logits = model.cls.seq_relationship(pooled).float()
-    label = torch.arange(len(both), device=model.device) // len(triples)  # 0: it follows
-    more = (logits[:, 0] - logits[:, 1]).view(2, -1)  # for "it follows"; two pairs share their a
+    label = torch.arange(len(both), device=model.device) // len(
+        triples
+    )  # 0: it follows
+    more = (logits[:, 0] - logits[:, 1]).view(
+        2, -1
+    )  # for "it follows"; two pairs share their a
     order = F.cross_entropy(logits, label) + F.softplus(more[1] - more[0]).mean()
     return alone + together + order
 
@@ -583,22 +675,28 @@ def similarity_loss(
     Those of the [CLS] vectors and those of the mean vectors: nothing else teaches [CLS] meaning.
     """
     some = torch.randint(len(rows), (4096,))
-    near = (targets[some] @ torch.randn(targets.shape[1], 6) > 0).float() @ 2.0 ** torch.arange(6)
+    near = (
+        targets[some] @ torch.randn(targets.shape[1], 6) > 0
+    ).float() @ 2.0 ** torch.arange(6)
     block = int(torch.randint(len(some) // 32, (1,))) * 32
     chosen = some[near.argsort()[block : block + 32]]
     pair = torch.randint(len(pair_rows), (8,))
-    ids, mask = padded([rows[i] for i in chosen] + [row for i in pair for row in pair_rows[i]])
+    ids, mask = padded(
+        [rows[i] for i in chosen] + [row for i in pair for row in pair_rows[i]]
+    )
     ids, mask = ids.to(model.device), mask.to(model.device)
     hidden = model.bert(ids, attention_mask=mask).last_hidden_state.float()
     vectors = sentence_vectors(hidden, mask).transpose(0, 1)  # [2, 48, D]
     student, people = vectors[:, :32], vectors[:, 32:].view(2, 8, 2, -1).prod(2).sum(-1)
     wanted = (targets[chosen] @ targets[chosen].T).to(model.device)
-    return 40 * F.mse_loss(student @ student.mT, wanted.expand(2, -1, -1)) + 4 * F.mse_loss(
-        people, gold[pair].to(model.device).expand(2, -1)
-    )
+    return 40 * F.mse_loss(
+        student @ student.mT, wanted.expand(2, -1, -1)
+    ) + 4 * F.mse_loss(people, gold[pair].to(model.device).expand(2, -1))
 
 
-def teacher_vectors(args: argparse.Namespace, teacher: nn.Module, sentences: list[str]) -> Tensor:
+def teacher_vectors(
+    args: argparse.Namespace, teacher: nn.Module, sentences: list[str]
+) -> Tensor:
     """What the teacher makes of each sentence: its mean vectors [n, D]; kept in a file."""
     cache = args.work / "teacher-vectors.pt"
     args.work.mkdir(parents=True, exist_ok=True)
@@ -620,13 +718,20 @@ def train_bert(args: argparse.Namespace, folder: Path) -> None:
     def ids_of(texts: list[str]) -> list[list[int]]:
         return tokenizer(texts, truncation=True, max_length=64, verbose=False).input_ids
 
-    short = [s for s in sentences if len(s) < 110]  # for the similarities, 60,000 are enough
+    short = [
+        s for s in sentences if len(s) < 110
+    ]  # for the similarities, 60,000 are enough
     short = [short[i] for i in torch.randperm(len(short))[:60000]]
     targets, rows = teacher_vectors(args, teacher, short), ids_of(short)
     pairs = stsb(args.corpora, "train")
-    pair_rows, gold = [ids_of([a, b]) for a, b, _ in pairs], torch.tensor([y for *_, y in pairs])
+    pair_rows, gold = (
+        [ids_of([a, b]) for a, b, _ in pairs],
+        torch.tensor([y for *_, y in pairs]),
+    )
     novels = [[row[1:-1] for row in ids_of(novel)] for novel in texts]
-    places = [(book, i) for book, lines in enumerate(novels) for i in range(len(lines) - 1)]
+    places = [
+        (book, i) for book, lines in enumerate(novels) for i in range(len(lines) - 1)
+    ]
     plain_rows, novel_rows = ids_of(plain), ids_of(sentences[: -len(plain)])
 
     def any_sentence() -> tuple[list[int]]:
@@ -640,7 +745,9 @@ def train_bert(args: argparse.Namespace, folder: Path) -> None:
 
     def loss_of_step(step: int) -> Tensor:
         nonlocal far
-        far = 0.5 * (1 - step / args.steps)  # what does not follow gets ever harder to tell
+        far = 0.5 * (
+            1 - step / args.steps
+        )  # what does not follow gets ever harder to tell
         reading = reading_loss(model, tokenizer, next(singles), next(triples))
         return reading + similarity_loss(model, rows, targets, pair_rows, gold)
 
@@ -652,7 +759,11 @@ def train_bert(args: argparse.Namespace, folder: Path) -> None:
             next_sentence_figure(model, tokenizer, pages, 600, args.device),
             masked_word_figure(model, tokenizer, sum(pages, []), 400, args.device),
         ]
-        print("[CLS] {:.3f}, mean {:.3f}, next sentence {:.3f}, word {:.3f}".format(*figures))
+        print(
+            "[CLS] {:.3f}, mean {:.3f}, next sentence {:.3f}, word {:.3f}".format(
+                *figures
+            )
+        )
         return sum(figures) / len(figures)
 
     fit(model, folder.name, loss_of_step, figure, 6e-4, args)
@@ -669,10 +780,16 @@ def measure_bert(args: argparse.Namespace, folder: Path) -> None:
             print(f"STS-B {part}: Spearman by [CLS] {cls:.3f}, by the mean {mean:.3f}")
     unseen = sentences_of(austen(args.corpora)[2])
     order = next_sentence_figure(model, tokenizer, [unseen], 400, "cpu")
-    print(f"last tenth of Pride and Prejudice: {100 * order:.1f} % of 400 pairs told rightly")
+    print(
+        f"last tenth of Pride and Prejudice: {100 * order:.1f} % of 400 pairs told rightly"
+    )
     word = masked_word_figure(model, tokenizer, unseen, 200, "cpu")
-    print(f"last tenth of Pride and Prejudice: {100 * word:.1f} % of 200 masked words right")
-    print(f"words nearer to themselves in the same sense: {senses_figure(model, tokenizer)}")
+    print(
+        f"last tenth of Pride and Prejudice: {100 * word:.1f} % of 200 masked words right"
+    )
+    print(
+        f"words nearer to themselves in the same sense: {senses_figure(model, tokenizer)}"
+    )
 
 
 # %% DistilBERT on SST-2, with the fine-tuned sentence model as its teacher
@@ -682,11 +799,17 @@ def accuracy(
     model: nn.Module, tokenizer: BertTokenizer, rows: list[tuple[str, int]], device: str
 ) -> float:
     """The share of sentences whose feeling the classifier names rightly."""
-    ids_of = tokenizer([text for text, _ in rows], truncation=True, max_length=POSITIONS).input_ids
+    ids_of = tokenizer(
+        [text for text, _ in rows], truncation=True, max_length=POSITIONS
+    ).input_ids
     right = 0
     for places, ids, mask in batches(ids_of):
         with torch.inference_mode():
-            guess = model(ids.to(device), attention_mask=mask.to(device)).logits.argmax(1).cpu()
+            guess = (
+                model(ids.to(device), attention_mask=mask.to(device))
+                .logits.argmax(1)
+                .cpu()
+            )
         right += (guess == torch.tensor([rows[i][1] for i in places])).sum().item()
     return right / len(rows)
 
@@ -694,18 +817,23 @@ def accuracy(
 def fine_tuned_teacher(args: argparse.Namespace) -> nn.Module:
     """The sentence model with a classifier on top, fine-tuned on SST-2's training phrases."""
     args = argparse.Namespace(**{**vars(args), "steps": min(args.steps, 2500)})
-    tokenizer, (train, held) = AutoTokenizer.from_pretrained(args.teacher), sst2(args.corpora)
+    tokenizer, (train, held) = (
+        AutoTokenizer.from_pretrained(args.teacher),
+        sst2(args.corpora),
+    )
     rows = tokenizer([text for text, _ in train], verbose=False).input_ids
     labels = torch.tensor([label for _, label in train])
     torch.manual_seed(args.seed)
-    teacher = BertForSequenceClassification.from_pretrained(args.teacher, num_labels=2).to(
-        args.device
-    )
+    teacher = BertForSequenceClassification.from_pretrained(
+        args.teacher, num_labels=2
+    ).to(args.device)
 
     def loss_of_step(step: int) -> Tensor:
         chosen = torch.randint(len(rows), (32,))
         ids, mask = padded([rows[i] for i in chosen])
-        logits = teacher(ids.to(args.device), attention_mask=mask.to(args.device)).logits
+        logits = teacher(
+            ids.to(args.device), attention_mask=mask.to(args.device)
+        ).logits
         return F.cross_entropy(logits.float(), labels[chosen].to(args.device))
 
     fit(
@@ -732,7 +860,9 @@ def first_layers_of_bert(
         old.position_embeddings.weight[:POSITIONS] + first_type
     )
     new.LayerNorm.load_state_dict(old.LayerNorm.state_dict())
-    for block, layer in zip(model.distilbert.transformer.layer, bert.encoder.layer, strict=False):
+    for block, layer in zip(
+        model.distilbert.transformer.layer, bert.encoder.layer, strict=False
+    ):
         same = {
             block.attention.q_lin: layer.attention.self.query,
             block.attention.k_lin: layer.attention.self.key,
@@ -745,7 +875,9 @@ def first_layers_of_bert(
             ours.load_state_dict(theirs.state_dict())
         w1, b1 = layer.intermediate.dense.weight, layer.intermediate.dense.bias
         w2, b2 = layer.output.dense.weight, layer.output.dense.bias
-        strongest = (w1.norm(dim=1) * w2.norm(dim=0)).topk(model.config.hidden_dim).indices
+        strongest = (
+            (w1.norm(dim=1) * w2.norm(dim=0)).topk(model.config.hidden_dim).indices
+        )
         block.ffn.lin1.load_state_dict({"weight": w1[strongest], "bias": b1[strongest]})
         block.ffn.lin2.load_state_dict({"weight": w2[:, strongest], "bias": b2})
 
@@ -772,9 +904,14 @@ def opinions(teacher: nn.Module, args: argparse.Namespace, texts: list[str]) -> 
     """What the teacher thinks of each text: chances [n, 2]; kept in a file (minutes of work)."""
     cache = args.work / "teacher-opinions.pt"
     if not cache.exists():
-        reader, chances = AutoTokenizer.from_pretrained(args.teacher), torch.zeros(len(texts), 2)
+        reader, chances = (
+            AutoTokenizer.from_pretrained(args.teacher),
+            torch.zeros(len(texts), 2),
+        )
         rows = reader(texts, truncation=True, max_length=64).input_ids
-        for places, ids, mask in tqdm(list(batches(rows)), desc="opinions", disable=None):
+        for places, ids, mask in tqdm(
+            list(batches(rows)), desc="opinions", disable=None
+        ):
             with torch.autocast(args.device, torch.bfloat16):
                 out = teacher(ids.to(args.device), attention_mask=mask.to(args.device))
             chances[places] = out.logits.float().softmax(1).cpu()
@@ -812,7 +949,9 @@ def train_distilbert(args: argparse.Namespace, folder: Path) -> None:
     wanted = opinions(teacher, args, texts)
     rows = tokenizer(texts, truncation=True, max_length=64).input_ids
     lengths = torch.tensor([float(len(row)) for row in rows])
-    weights = lengths.clone()  # longer texts are taken more often, plain ones half as often
+    weights = (
+        lengths.clone()
+    )  # longer texts are taken more often, plain ones half as often
     weights[-len(plain) :] *= 0.5
     chunk: list[Tensor] = []
 
@@ -839,7 +978,9 @@ def train_distilbert(args: argparse.Namespace, folder: Path) -> None:
 
 def measure_distilbert(args: argparse.Namespace, folder: Path) -> None:
     """Accuracy on the whole sentences of SST-2 that training never saw."""
-    model = DistilBertForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    model = DistilBertForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32
+    ).eval()
     tokenizer, held = AutoTokenizer.from_pretrained(folder), sst2(args.corpora)[1]
     print(
         f"{len(held)} held-out sentences of SST-2: "
@@ -863,16 +1004,24 @@ def main() -> None:
     )
     parser.add_argument("name", choices=MODELS)
     parser.add_argument(
-        "--measure", action="store_true", help="train nothing; print the figures of the model card"
+        "--measure",
+        action="store_true",
+        help="train nothing; print the figures of the model card",
     )
     parser.add_argument("--corpora", type=Path, required=True)
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     parser.add_argument("--teacher", type=Path, help="the folder of the sentence model")
     parser.add_argument(
-        "--models", type=Path, default=HERE / "models", help="where the trained folders go"
+        "--models",
+        type=Path,
+        default=HERE / "models",
+        help="where the trained folders go",
     )
     parser.add_argument(
-        "--work", type=Path, default=Path("checkpoints"), help="where the checkpoints go"
+        "--work",
+        type=Path,
+        default=Path("checkpoints"),
+        help="where the checkpoints go",
     )
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument(
