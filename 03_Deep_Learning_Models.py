@@ -468,7 +468,7 @@ def show_letters(lesson: Lesson) -> None:
     data = load_letters(lesson.device)
     names = ["MLP", "linear", "nearest", "MLP, on its own", "linear, on its own"]
     right: dict[str, list[float]] = {name: [] for name in names}
-    sizes = [250, 1_000, 4_000, len(data.x)]
+    sizes = [n for n in (250, 1_000, 4_000) if n < len(data.x)] + [len(data.x)]
     for size in sizes:
         part = data._replace(x=data.x[:size], y=data.y[:size])
         models = {"MLP": build_mlp(16, 256, 256, 26), "linear": build_mlp(16, 26)}
@@ -476,7 +476,8 @@ def show_letters(lesson: Lesson) -> None:
             _, seconds = fit(lesson, model, part, steps=350, rate=0.025, rows=512)
             right[name].append(accuracy(model, data.x_test, data.y_test))
             right[f"{name}, on its own"].append(accuracy(model, part.x, part.y))
-            lesson.keep(f"letters: {name}", model, size, seconds, right[name][-1])
+            learned = f"{size:,} letters"
+            lesson.keep(f"letters: {name}", model, learned, seconds, right[name][-1])
 
         # nearest neighbour: what the most similar of the known letters is
         nearest = torch.cdist(data.x_test, part.x).argmin(1)  # cdist: all distances
@@ -647,7 +648,8 @@ def show_digits(lesson: Lesson) -> tuple[nn.Sequential, nn.Sequential]:
         every, seconds[name] = fit(lesson, model, data, steps=400, rate=0.006)
         losses[name] = smooth(every)
         right[name] = accuracy(model, data.x_test, data.y_test)
-        lesson.keep(name, model, len(data.x), seconds[name], right[name])
+        learned = f"{len(data.x):,} digits"
+        lesson.keep(name, model, learned, seconds[name], right[name])
 
     lesson.plot("Three models learn to read digits", losses, "step", "loss")
     draw_mistakes(lesson, cnn, data)
@@ -1076,7 +1078,7 @@ def show_memory(lesson: Lesson) -> None:
         recall = nn.Sequential(model, LastPlace()).to(lesson.device)
         _, seconds = train(lesson, recall, batches, steps=340, rate=0.02)
         right[name] = accuracy(recall, x_test, y_test)
-        lesson.keep(f"recall: {name}", model, 340 * 40, seconds, right[name])
+        lesson.keep(f"recall: {name}", model, "13,600 rows", seconds, right[name])
 
     gate["after"] = forget_gate(lstm, x_test[0])
     lesson.plot("The LSTM's forget gate (1: keep, 0: forget)", gate, "symbol", "f_t")
@@ -1187,7 +1189,7 @@ def fit_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> float
 
     _, seconds = fit(lesson, model, pieces.data, 400, rate, rows=64, look=look)
     bits = scale * mean_loss(model, x, y)
-    lesson.keep(f"novel: {name}", model, 400 * 64, seconds, bits=bits)
+    lesson.keep(f"novel: {name}", model, "25,600 windows", seconds, bits=bits)
     look()
     lesson.scores[f"novel: {name}"]["curve"] = curve
     lesson.say(f"The {name} writes: {write_text(model, lesson.device)}")
@@ -1358,10 +1360,11 @@ def show_recall(lesson: Lesson) -> None:
         recall = nn.Sequential(model, LastPlace()).to(lesson.device)
         _, seconds = train(lesson, recall, batches, steps=200, rate=0.01)
         right[name] = accuracy(recall, x_test, y_test)
-        lesson.keep(f"recall at once: {name}", model, 200 * 40, seconds, right[name])
+        row = f"recall at once: {name}"
+        lesson.keep(row, model, "8,000 rows", seconds, right[name])
 
-    told = f"The GPT recalls {right['GPT']:.1f} %, the LSTM {right['LSTM']:.1f} %, as it has"
-    told += " not seen short ones first"
+    told = f"The GPT recalls {right['GPT']:.1f} %, the LSTM {right['LSTM']:.1f} %, as"
+    told += " it has not seen short ones first"
     lesson.shows(told, right["GPT"] >= 99 and right["LSTM"] < 30)
 
 
@@ -1582,6 +1585,7 @@ def show_sight(lesson: Lesson) -> None:
         words.append([tokenizer.decode([piece]).strip() for piece in ids[0].tolist()])
         # above a map's diagonal stands what comes later than the word that looks
         ahead[name] = 100 * (layers.triu(1).sum() / layers.sum()).item()
+        start = 100 * (layers[..., 0].sum() / layers.sum()).item()
         changed = model(other.to(lesson.device))[0]  # [1, T, symbols]
         change = (changed - output[0]).abs()
         place = words[-1].index("house")
@@ -1590,7 +1594,7 @@ def show_sight(lesson: Lesson) -> None:
     names = ["a head of GPT-2", "a head of BERT"]
     lesson.picture("Where two heads look (chosen to be clear)", maps, names, 2, words)
     told = f"{ahead['GPT-2']:.0f} % of GPT-2's attention goes to later words, "
-    told += f"{ahead['BERT']:.0f} % of BERT's; half of that goes to [CLS]"
+    told += f"{ahead['BERT']:.0f} % of BERT's ({start:.0f} % to its sign for the start)"
     lesson.shows(told, ahead["GPT-2"] == 0 and ahead["BERT"] > 10)
     told = f"The new word moves GPT-2's earlier scores by {moved['GPT-2']:.1f}, BERT's"
     past_only = moved["GPT-2"] < 1e-4 and moved["BERT"] > 0.1
@@ -1631,10 +1635,8 @@ def fill_mask(text: str) -> dict[str, float]:
         raise ValueError("write [MASK] once, in place of the word to be guessed")
     p, best = model(ids).prediction_logits[0, places[0, 0]].softmax(-1).topk(5)
     words = tokenizer.convert_ids_to_tokens(best.tolist())
-    return {
-        word: round(100 * share, 1)
-        for word, share in zip(words, p.tolist(), strict=True)
-    }
+    shares = [round(100 * share, 1) for share in p.tolist()]
+    return dict(zip(words, shares, strict=True))
 
 
 @torch.no_grad()
@@ -1782,8 +1784,8 @@ def show_opinions(lesson: Lesson) -> None:
     lesson.begin(show_opinions)
     _, model = lesson.load("DistilBERT")
     right, shuffled, negated = [], [], []
-    shown_for = {"right": 2, "WRONG": 3}
     for feeling in ("POSITIVE", "NEGATIVE"):
+        to_print = {"right": 1, "WRONG": 2}
         for sentence in sentences(feeling):
             said, sure = judge(sentence)
             right.append(said == feeling)
@@ -1791,13 +1793,13 @@ def show_opinions(lesson: Lesson) -> None:
             if NEGATIONS & set(sentence.lower().split()):
                 negated.append(said == feeling)
             mark = "right" if said == feeling else "WRONG"
-            shown_for[mark] -= 1
-            if shown_for[mark] >= 0:
+            to_print[mark] -= 1
+            if to_print[mark] >= 0:
                 lesson.say(f"{mark}: {said} {sure:.0f} %: {sentence}")
 
-    lesson.keep("opinions: DistilBERT", model, "hours", math.nan, 100 * mean(right))
+    lesson.keep("opinions: DistilBERT", model, "elsewhere", math.nan, 100 * mean(right))
     told = (
-        f"{sum(right)} of {len(right)} are right, {sum(shuffled)} with shuffled words; "
+        f"{sum(right)} of {len(right)} are right, {sum(shuffled)} with words shuffled, "
     )
     told += f"{sum(negated)} of {len(negated)} with a negation: mostly it weighs words"
     lesson.shows(told, sum(right) >= 30)
@@ -1827,15 +1829,12 @@ def show_table(lesson: Lesson) -> None:
     rows = {
         "MLP": ["tables, vectors", "all inputs alike, any order will do (3.4)"],
         "CNN": ["images, grids", "the same filter finds a pattern anywhere (3.3)"],
-        "RNN, LSTM": [
-            "sequences",
-            "a state is handed on, gates can keep it (4.2, 4.3)",
-        ],
+        "RNN, LSTM": ["sequences", "hands a state on, gates can keep it (4.2, 4.3)"],
         "GPT": ["writing text", "sees all that came before, at once (5.2, 5.5)"],
         "BERT": ["judging text", "sees both sides of a word (5.8, 5.10)"],
     }
     lesson.table("", ["best for", "because"], rows)
-    columns = ["parameters", "examples", "seconds", "% right", "bits"]
+    columns = ["parameters", "learned from", "seconds", "% right", "bits"]
     scores = {}
     for name, score in lesson.scores.items():
         scores[name] = [score[column] for column in columns]
@@ -2004,14 +2003,14 @@ class Lesson:
         self,
         name: str,
         model: nn.Module,
-        examples: int | str,
+        learned_from: str,
         seconds: float,
         right: float = math.nan,
         bits: float = math.nan,
     ) -> None:
         """File a model for the prompt, and its line of the last table."""
         self.models[name] = model
-        row = {"parameters": parameters(model), "examples": examples}
+        row = {"parameters": parameters(model), "learned from": learned_from}
         self.scores[name] = row | {"seconds": seconds, "% right": right, "bits": bits}
 
     def load(self, name: str) -> tuple[Any, Any]:

@@ -1,53 +1,77 @@
-"""What the tests share: the script as a module, its data, and one quick run as a program.
+"""What the tests share: the script as a module, and one quick run of it as a program.
 
 LECTURE_SCRIPT names another copy of the script to test; plant_faults.py uses it.
 """
 
-import importlib.util
 import os
+import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
-import torch
+
+with socket.socket() as free:  # where a test may play the model hub; else nobody answers
+    free.bind(("127.0.0.1", 0))
+    HUB_PORT = free.getsockname()[1]
+os.environ |= {"HF_ENDPOINT": f"http://127.0.0.1:{HUB_PORT}", "NO_PROXY": "127.0.0.1"}
+os.environ.pop("HF_HUB_OFFLINE", None)
+
+import torch  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(os.environ.get("LECTURE_SCRIPT", ROOT / "03_Deep_Learning_Models.py"))
 CPU = torch.device("cpu")
-AT_THE_PROMPT = """import json; print("CLAIMS", json.dumps([lesson.claims, list(lesson.models)]))
+AT_THE_PROMPT = """
+import json
+print("CLAIMS", json.dumps([lesson.claims, list(lesson.models), lesson.status]))
 raise SystemExit(lesson.status)
 """
 
 
-def load(data=None):  # the script, by its path; nothing registers it in sys.modules
-    spec = importlib.util.spec_from_file_location("lecture", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def load(*changes, data=None):
+    """The script as a module of its own, with some of its text changed."""
+    text = SCRIPT.read_text(encoding="utf-8")
+    for before, after in changes:
+        assert text.count(before) == 1, f"stands {text.count(before)} times: {before}"
+        text = text.replace(before, after)
+    module = types.ModuleType("lecture")
+    module.__file__ = str(SCRIPT)
+    exec(compile(text, str(SCRIPT), "exec"), vars(module))
     module.DATA = data or module.DATA
     return module
 
 
-def start(*command):  # Python as people start it, in another folder than the script's
+def start(*command, **streams):
+    """Python as people start it, in another folder than the script's."""
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT.anchor, **pipes,
-                            env={**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"},
-                            encoding="utf-8")
+    surroundings = {**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"}
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT.anchor,
+        env=surroundings,
+        encoding="utf-8",
+        **{**pipes, **streams},
+    )
 
 
-def passed(lesson, row):  # what became of its claims: True, False or None each
+def passed(lesson, row):
+    """What became of the claims of a part: True, False or None each."""
     return [claim["passed"] for claim in lesson.claims if claim["row"] == row]
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: with -m slow only, as .ci/run does at its end")
+    config.addinivalue_line("markers", "slow: only with -m slow, as in .ci/run")
     config.option.markexpr = config.option.markexpr or "not slow"
     torch.set_num_threads(1)  # a quick run as a program goes on beside the tests
 
 
-def pytest_collection_finish(session):  # the quick run goes on beside the other tests
+def pytest_collection_finish(session):
     if any("program" in item.fixturenames for item in session.items):
-        session.config.program = start("-i", SCRIPT, "--quick", "--figures", os.devnull)
+        session.config.figures = session.config._tmp_path_factory.mktemp("figures")
+        command = ["-i", SCRIPT, "--quick", "--device", "cpu", "--figures"]
+        session.config.program = start(*command, session.config.figures)
 
 
 def pytest_sessionfinish(session):
@@ -56,9 +80,11 @@ def pytest_sessionfinish(session):
 
 
 @pytest.fixture(scope="session")
-def program(request):  # the finished quick run: stdout, stderr, exit status
+def program(request):
+    """The quick run, when it has ended: stdout, stderr, exit status, figures folder."""
     process = request.config.program
-    return *process.communicate(AT_THE_PROMPT, timeout=300), process.returncode
+    out, complaints = process.communicate(AT_THE_PROMPT, timeout=300)
+    return out, complaints, process.returncode, request.config.figures
 
 
 @pytest.fixture(scope="session")
@@ -68,13 +94,10 @@ def lecture():
 
 @pytest.fixture
 def lesson(lecture, tmp_path):
+    lesson = lecture.Lesson("cpu", figures=tmp_path)
+    lesson.row = "0.0"
     torch.manual_seed(0)
-    return lecture.Lesson("cpu", figures=tmp_path)
-
-
-@pytest.fixture
-def swap(lecture, monkeypatch):  # puts something else in the place of a function or a constant
-    return lambda name, other: monkeypatch.setattr(lecture, name, other)
+    return lesson
 
 
 @pytest.fixture(scope="session")
@@ -83,10 +106,10 @@ def digits(lecture):
 
 
 @pytest.fixture(scope="session")
-def readers(lecture, digits):  # a CNN and an MLP that have learned to read for two seconds
+def reader(lecture, digits):
+    """A CNN that has learned to read for three seconds."""
     torch.manual_seed(0)
-    some = lecture.Data(digits.x[:12_000], digits.y[:12_000], digits.x_test[:9], digits.y_test[:9])
-    cnn, mlp = lecture.build_cnn(), lecture.build_mlp(784, 165, 165, 10)
-    for model in (cnn, mlp):
-        lecture.fit(lecture.Lesson("cpu"), "", model, some, 60, 0.006)
-    return cnn, mlp
+    some = digits._replace(x=digits.x[:12_000], y=digits.y[:12_000])
+    cnn = lecture.build_cnn()
+    lecture.fit(lecture.Lesson("cpu"), cnn, some, steps=80, rate=0.008)
+    return cnn
