@@ -1,0 +1,176 @@
+"""What one types at a prompt: it works, or one line says why not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import CPU, ROOT
+from PIL import Image, ImageOps
+from torchvision.transforms.functional import resize, to_pil_image
+
+SEVEN = ROOT / "data/pictures/seven.png"
+EMOJI = "half an emoji \ud83d"
+
+
+@pytest.mark.parametrize(
+    "name, given, how",
+    [
+        *[
+            (name, (text,), {})
+            for name in ("continue_text", "judge", "fill_mask")
+            for text in ("", "   ", EMOJI, None, ["so good", "very bad"])
+        ],
+        *[
+            ("continue_text", ("It is",), how)
+            for how in ({"top_p": 90}, {"temperature": 0}, {"max_new_tokens": 9_999})
+        ],
+        ("fill_mask", ("There is none.",), {}),
+        ("fill_mask", ("[MASK] opened the [MASK].",), {}),
+        ("nearest", ("A dog.", []), {}),
+        ("nearest", ("A dog.", "A cat."), {}),
+        ("nearest", ("A dog.", ["A cat.", ""]), {}),
+        ("Lesson", ("cpu", False, "Hub"), {}),
+        ("Lesson", ("tpu",), {}),
+    ],
+)
+def test_what_makes_no_sense_costs_one_line(lecture, name, given, how):
+    with pytest.raises(ValueError) as told:
+        getattr(lecture, name)(*given, **how)
+    assert len(str(told.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["continue_text", "judge", "fill_mask"])
+def test_a_text_that_is_too_long_is_told_how_long_it_may_be(lecture, name):
+    model = "GPT-2" if name == "continue_text" else "BERT"
+    size = lecture.load_pretrained(model)[1].config
+    longest = size.n_positions - 30 if model == "GPT-2" else size.max_position_embeddings
+    with pytest.raises(ValueError, match=rf"\b{longest}\b"):
+        getattr(lecture, name)("word " * 900 + "[MASK]")
+
+
+def test_a_text_goes_on_with_the_likeliest_pieces_or_with_drawn_ones(lecture):
+    tokenizer, model = lecture.load_pretrained("GPT-2")
+    ids = tokenizer("Elizabeth looked", return_tensors="pt").input_ids
+    for _ in range(30):
+        ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
+    greedy = " ".join(tokenizer.decode(ids[0]).split())
+    torch.manual_seed(0)
+    ways = [{}, {"temperature": 1e-3}, {"top_k": 1}, {"top_p": 1e-6}]
+    ways += [{"temperature": 2}, {"top_k": 20.0}, {"top_p": 0.9}, {"max_new_tokens": 60}]
+    texts = [lecture.continue_text("Elizabeth looked", **how) for how in ways]
+    assert set(texts[:4]) == {greedy} and len(set(texts)) == 5
+    assert all(text.startswith("Elizabeth looked") for text in texts)
+    assert len(texts[-1]) > 1.5 * len(greedy) and texts[-1].startswith(greedy[:-5])
+
+
+def test_masks_are_filled_opinions_judged_and_the_nearest_text_found(lecture):
+    found = lecture.fill_mask("She opened the [MASK] and walked in.")
+    assert len(found) == 5 and {"door", "room"} & set(found)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    feeling, sure = lecture.judge("A wonderful day, full of joy.")
+    assert feeling == "POSITIVE" and 50 < sure <= 100
+    assert lecture.judge("A terrible waste of money.")[0] == "NEGATIVE"
+    texts = ["She paid for the bread.", "The engine of the car is broken."]
+    assert lecture.nearest("The machine does not work.", texts) == texts[1]
+
+
+def test_the_run_and_the_prompt_share_one_model_of_each_name(lecture, lesson):
+    models = {name: lesson.load(name)[1] for name in lecture.PRETRAINED}
+    lecture.fill_mask("It is [MASK]."), lecture.continue_text("It is")
+    lecture.nearest("A dog.", ["A cat."]), lecture.judge("It is good.")
+    for name, model in models.items():
+        assert lecture.load_pretrained(name)[1] is model is lesson.models[name]
+        assert not model.training
+
+
+def test_a_lesson_takes_a_device_as_an_object_and_a_home_directory(lecture):
+    lesson = lecture.Lesson(CPU, figures="~/x")
+    assert lesson.device == CPU and lesson.figures == Path.home() / "x"
+
+
+def test_the_device_is_one_that_can_hold_a_number(lecture, monkeypatch):
+    def full(*size, **how):
+        raise RuntimeError("out of memory")
+
+    for module in (torch.cuda, torch.mps):
+        monkeypatch.setattr(module, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", full)
+    assert lecture.pick_device() == CPU
+    with pytest.raises(ValueError, match="cuda.*cpu"):
+        lecture.pick_device("cuda")
+
+
+def painted(ways, seven):
+    """The same seven as a telephone, a scanner, a blackboard ... would have it."""
+    if ways == "as grey":
+        return seven.convert("L")
+    if ways == "white on black":
+        return ImageOps.invert(seven.convert("L"))
+    if ways == "16 bits":
+        return seven.convert("I").point(lambda grey: grey * 257).convert("I;16")
+    if ways == "transparent":
+        clear = Image.new("RGBA", seven.size)
+        clear.putalpha(ImageOps.invert(seven.convert("L")))
+        return clear
+    if ways == "palette":
+        return seven.convert("P")
+    if ways == "at the corner":
+        ink = ImageOps.invert(seven.convert("L")).point(lambda grey: 255 * (grey > 99))
+        return ImageOps.invert(ink.crop(ink.getbbox()))
+    shadow = Image.linear_gradient("L").resize(seven.size).point(lambda v: 110 + v // 2)
+    return Image.composite(shadow, Image.new("L", seven.size), seven.convert("L"))
+
+
+KINDS = ["as grey", "white on black", "16 bits", "transparent", "palette"]
+KINDS += ["at the corner", "in shadow"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seven_is_a_seven_however_it_is_painted(lecture, reader, tmp_path, kind):
+    picture = painted(kind, Image.open(SEVEN).convert("RGB"))
+    picture.save(tmp_path / "seven.png")
+    for file in (picture, tmp_path / "seven.png", str(tmp_path / "seven.png")):
+        digit, sure = lecture.read_digit(reader, file)
+        assert digit == 7 and 20 < sure <= 100
+
+
+def test_a_telephones_picture_is_turned_upright(lecture, reader, tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6  # the camera was held so: turn it to the right
+    lying = Image.open(SEVEN).convert("RGB").rotate(90, expand=True)
+    lying.save(tmp_path / "seven.jpg", exif=exif)
+    assert lecture.read_digit(reader, tmp_path / "seven.jpg")[0] == 7
+
+
+@pytest.mark.parametrize("shade", [0, 0.9])
+def test_pictures_of_mnists_digits_are_read_and_placed_as_mnists(
+    lecture, reader, digits, shade
+):
+    right = 0
+    for x, y in zip(digits.x_test[:30], digits.y_test[:30].tolist(), strict=True):
+        ink = F.pad(resize(x * 0.3081 + 0.1307, [90, 90]), (10, 70, 5, 40)).clamp(0, 1)
+        picture = to_pil_image((shade - 0.8 * ink).abs())
+        right += lecture.read_digit(reader, picture)[0] == y
+        found = (lecture.prepare_digit(picture)[0, 0] * 0.3081 + 0.1307).clamp(0)
+        high, wide = ((found > 0.1).any(n).sum().item() for n in (1, 0))
+        assert 18 <= max(high, wide) <= 22 and found.max() > 0.9
+        centre = [found.sum(n) @ torch.arange(28.0) / found.sum() for n in (1, 0)]
+        assert all(12.5 < place < 15.5 for place in centre)
+    assert right >= 27
+
+
+def test_what_is_not_one_digit_is_told_so(lecture, reader, tmp_path):
+    seven = Image.open(SEVEN).convert("L")
+    four = Image.new("L", (4 * seven.width, seven.height), "white")
+    for n in range(4):
+        four.paste(seven, (n * seven.width, 0))
+    blank, full = Image.new("L", (90, 90), "white"), Image.new("L", (90, 90), "white")
+    full.paste("black", (2, 2, 88, 88))
+    for picture in (four, blank, full):
+        with pytest.raises(ValueError, match="digit"):
+            lecture.read_digit(reader, picture)
+    (tmp_path / "digit.png").write_text("not a picture")
+    for name in ("digit.png", "missing.png"):
+        with pytest.raises(OSError, match=name):
+            lecture.read_digit(reader, tmp_path / name)
