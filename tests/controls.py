@@ -1,12 +1,14 @@
-"""What else could have produced the number? Side figures, for some parts of the run.
+"""What else could have produced the number? Side figures of some parts of the run.
 
-    python tests/controls.py            all, ten minutes on two cores
+    python tests/controls.py            all, about six minutes on two cores
     python tests/controls.py 3.6 4.3    those of some parts
 
-The run tells some of them in words. Each part begins from seed 0.
+Each part begins from seed 0. LECTURE_SCRIPT names another copy of the script.
 """
 
 import importlib.util
+import itertools
+import json
 import math
 import os
 import sys
@@ -22,231 +24,152 @@ SCRIPT = os.environ.get("LECTURE_SCRIPT", ROOT / "03_Deep_Learning_Models.py")
 spec = importlib.util.spec_from_file_location("lecture", SCRIPT)
 dl = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(dl)
-CPU = torch.device("cpu")
-lesson = dl.Lesson(CPU)
+lesson = dl.Lesson("cpu")
+lesson.tell = lambda kind, text: None  # it says nothing
 
 
-class EverySecond(nn.Module):
-    """In the place of pooling: every second pixel, in both directions."""
-
-    def forward(self, x):
-        return x[..., ::2, ::2]
-
-
-def shift():
-    data = dl.load_mnist(CPU)
+def part_3_3():
+    data = dl.load_mnist(lesson.device)
     bare = dl.build_cnn()
-    bare.block1[2] = bare.block2[2] = EverySecond()
-    models = {"CNN with pooling": (dl.build_cnn(), 400)}
-    models["CNN without pooling"] = (bare, 400)
-    models["MLP, trained ten times as long"] = (dl.build_mlp(784, 165, 165, 10), 4_000)
+    bare.block1[2] = bare.block2[2] = nn.MaxPool2d(1, stride=2)  # every second pixel
+    models = {"CNN": (dl.build_cnn(), 400), "CNN without pooling": (bare, 400)}
+    models["MLP, ten times as many steps"] = (dl.build_mlp(784, 165, 165, 10), 4_000)
     for name, (model, steps) in models.items():
         dl.fit(lesson, model, data, steps, rate=0.006)
-        for pixels in (0, 2, 4):
-            x = dl.shift_right(data.x_test, pixels)
-            right = dl.accuracy(model, x, data.y_test)
-            yield f"{name}, % moved by {pixels} pixels", f"{right:.1f}"
+        moved = [dl.shift_right(data.x_test, pixels) for pixels in (0, 2, 4)]
+        right = [f"{dl.accuracy(model, x, data.y_test):.1f}" for x in moved]
+        yield f"{name}: % read, moved by 0, 2, 4 pixels", ", ".join(right)
 
 
-def with_smaller_start(net):
-    """The same net, started as PyTorch starts every linear layer."""
-    for layer in net.modules():
-        if isinstance(layer, nn.Linear):
-            layer.reset_parameters()
-    return net
-
-
-def depth():
-    data = dl.load_letters(CPU)
-    nets = {"2 plain": dl.build_deep(2, nn.Sequential)}
-    nets["20 plain"] = dl.build_deep(20, nn.Sequential)
-    nets["20 with skips"] = dl.build_deep(20, dl.Skip)
-    for name, block in {"20 plain": nn.Sequential, "20 with skips": dl.Skip}.items():
-        net = with_smaller_start(dl.build_deep(20, block))
-        nets[f"{name}, PyTorch's start"] = net
-    for name, net in nets.items():
+def part_3_6():
+    data = dl.load_letters(lesson.device)
+    kinds = ((2, nn.Sequential), (20, nn.Sequential), (20, dl.Skip))
+    for start, (depth, block) in itertools.product(("He", "PyTorch"), kinds):
+        net = dl.build_deep(depth, block)
+        for layer in net.modules() if start == "PyTorch" else []:
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
         F.cross_entropy(net(data.x[:1_000]), data.y[:1_000]).backward()
         first, last = (net[n][0].weight.grad.norm().item() for n in (1, -2))
-        yield f"{name}: gradient of the first over the last", f"{first / last:.1e}"
         dl.fit(lesson, net, data, steps=150, rate=0.006)
-        yield f"{name}: % right", f"{dl.accuracy(net, data.x_test, data.y_test):.1f}"
+        right = dl.accuracy(net, data.x_test, data.y_test)
+        told = f"{depth} x {block.__name__}, {start}'s start: %; gradient, first / last"
+        yield told, f"{right:.1f}; {first / last:.0e}"
 
 
-def gradients():
-    torch.randn(101, 8, 64)  # as in the run, so it is the same RNN
-    w_hh = nn.RNN(64, 64).weight_hh_l0
-    largest = torch.linalg.eigvals(w_hh).abs().max().item()
-    yield "the largest eigenvalue of the RNN's W_hh", f"{largest:.2f}"
-    yield "and of a W_hh four times as large", f"{4 * largest:.2f}"
+def part_4_2():
+    torch.randn(101, 8, 64)  # the run's inputs: what is drawn next is the run's RNN
+    largest = torch.linalg.eigvals(nn.RNN(64, 64).weight_hh_l0).abs().max().item()
+    yield "largest eigenvalue of W_hh, and times 4", f"{largest:.2f}, {4 * largest:.2f}"
 
 
 def recalled(model, steps, rate, short_first):
-    """How many of 1,000 rows of 100 symbols a model answers rightly, in %."""
     x_test, y_test = dl.recall_batch(lesson, length=100, rows=1_000)
+    growing = range(2, 200, 7) if short_first else [100] * 28
 
     def batches(step):
-        length = min(100, 2 + 7 * (step // 20)) if short_first else 100
-        return dl.recall_batch(lesson, length)
+        return dl.recall_batch(lesson, min(100, growing[step // 20]))
 
     dl.train(lesson, model, batches, steps, rate)
     return f"{dl.accuracy(model, x_test, y_test):.1f}"
 
 
-def identity_rnn(inputs, hidden, batch_first):
-    """An RNN with ReLU whose W_hh is the identity at first: it keeps what it has."""
-    rnn = nn.RNN(inputs, hidden, nonlinearity="relu", batch_first=batch_first)
-    nn.init.eye_(rnn.weight_hh_l0)
-    nn.init.zeros_(rnn.bias_hh_l0)
-    nn.init.zeros_(rnn.bias_ih_l0)
-    return rnn
+def part_4_3():
+    for rate, short in ((0.02, True), (0.02, False), (0.005, True)):
+        lstm = nn.Sequential(dl.Recurrent(nn.LSTM, 8, hidden=64), dl.LastPlace())
+        told = f"LSTM, {'' if short else 'no '}short ones first, rate {rate}: %"
+        yield told, recalled(lstm, 340, rate, short)
+    rnn = nn.Sequential(dl.Recurrent(nn.RNN, 8, hidden=64), dl.LastPlace())
+    rnn[0].cell = nn.RNN(64, 64, bias=False, nonlinearity="relu", batch_first=True)
+    nn.init.eye_(rnn[0].cell.weight_hh_l0)
+    yield "ReLU RNN, from the identity, rate 0.003: %", recalled(rnn, 340, 0.003, True)
+    ones = nn.Embedding.from_pretrained(torch.eye(8))  # each symbol: a 1 and seven 0
+    linear = nn.Sequential(ones, nn.Flatten(), nn.Linear(800, 8))
+    yield "linear model of all 100 places: %", recalled(linear, 340, 0.02, False)
 
 
-class AllAtOnce(nn.Linear):
-    """A linear model of all 100 symbols, each one 1 and seven 0."""
-
-    def forward(self, symbols):
-        return super().forward(F.one_hot(symbols, 8).float().flatten(1))
-
-
-def memory():
-    for name, cell, rate, short_first in (
-        ("LSTM, as in the run", nn.LSTM, 0.02, True),
-        ("LSTM, without short ones first", nn.LSTM, 0.02, False),
-        ("LSTM, at a rate of 0.005", nn.LSTM, 0.005, True),
-        ("RNN with ReLU, from the identity, at 0.003", identity_rnn, 0.003, True),
-    ):
-        recurrent = dl.Recurrent(cell, symbols=8, hidden=64)
-        model = nn.Sequential(recurrent, dl.LastPlace())
-        yield f"{name}: % recalled", recalled(model, 340, rate, short_first)
-    linear = AllAtOnce(800, 8)
-    yield "linear, sees all at once: % recalled", recalled(linear, 340, 0.02, False)
+def part_5_2():
+    for rate, places in ((0.002, 1), (0.005, 1), (0.01, 1), (0.02, 1), (0.01, 0)):
+        gpt = nn.Sequential(dl.GPT(8, 100, heads=1), dl.LastPlace())
+        gpt[0].position.weight.requires_grad_(places).data *= places
+        told = f"GPT, {'' if places else 'no '}positions, rate {rate}: % recalled"
+        yield told, recalled(gpt, 200, rate, False)
 
 
-def recall_by_gpt():
-    for rate in (0.002, 0.005, 0.01, 0.02):
-        model = nn.Sequential(dl.GPT(8, 100, heads=1), dl.LastPlace())
-        yield f"GPT at {rate}: % recalled", recalled(model, 200, rate, False)
-    model = nn.Sequential(dl.GPT(8, 100, heads=1), dl.LastPlace())
-    nn.init.zeros_(model[0].position.weight).requires_grad_(False)
-    yield "GPT without positions: % recalled", recalled(model, 200, 0.01, False)
-
-
-def novel():
-    seen, unseen = dl.load_novel()
-    kinds = sorted(set(seen + unseen))
-    number = {letter: n for n, letter in enumerate(kinds)}
-    rows = torch.tensor([number[letter] for letter in seen]).unfold(0, 65, 1)
-    tests = torch.tensor([number[letter] for letter in unseen]).unfold(0, 65, 64)
+def part_5_3():
+    seen, unseen = (torch.tensor([*text.encode("ascii")]) for text in dl.load_novel())
+    rows, tests = seen.unfold(0, 65, 1), unseen.unfold(0, 65, 64)  # 64, and the next
     data = dl.Data(rows[:, :-1], rows[:, 1:], tests[:, :-1], tests[:, 1:])
-    models = {"GPT": (dl.GPT(len(kinds), positions=64), 0.02)}
-    models["LSTM"] = (dl.Recurrent(nn.LSTM, len(kinds), hidden=128), 0.03)
-    for name, (model, rate) in models.items():
-        dl.fit(lesson, model, data, 400, rate, rows=64)
+    lstm = dl.Recurrent(nn.LSTM, 128, hidden=128)
+    for model, rate in ((dl.GPT(128, positions=64), 0.02), (lstm, 0.03)):
+        _, seconds = dl.fit(lesson, model, data, 400, rate, rows=64)
         bits = dl.mean_loss(model, data.x_test, data.y_test) / math.log(2)
-        yield f"{name} on single characters, bits a character", f"{bits:.2f}"
+        told = f"{type(model).__name__} on single characters, {seconds:.0f} s: bits"
+        yield told, f"{bits:.2f}"
 
-    pieces = dl.load_pieces(CPU)
-    data, scale = pieces.data, 1 / math.log(2) / pieces.letters
+    data, _, _, letters = dl.load_pieces(lesson.device)
     causal = dl.attention
-    for name, mask in {"with": True, "without": False}.items():
-        dl.attention = lambda q, k, v, causal, m=mask, f=dl.attention: f(q, k, v, m)
+    for name, masked in {"with": True, "without": False}.items():
+        dl.attention = lambda q, k, v, causal, m=masked, f=causal: f(q, k, v, m)
         gpt = dl.GPT(dl.load_tokenizer().get_vocab_size(), positions=16)
         losses, _ = dl.fit(lesson, gpt, data, 400, rate=0.02, rows=64)
-        logits = torch.cat([dl.predict(gpt, x)[:, -1] for x in data.x_test.split(100)])
-        last = F.cross_entropy(logits, data.y_test[:, -1]).item()
-        dl.attention = causal
-        told = f"GPT {name} the mask, bits a character: the last of its training"
-        yield told, f"{scale * mean(losses[-20:]):.2f}"
-        told = f"GPT {name} the mask: unseen, the last place, where none is to be seen"
-        yield told, f"{scale * last:.2f}"
+        last = dl.predict(nn.Sequential(gpt, dl.LastPlace()), data.x_test)
+        unseen = F.cross_entropy(last, data.y_test[:, -1]).item()
+        bits = [loss / math.log(2) / letters for loss in (mean(losses[-20:]), unseen)]
+        told = f"GPT {name} the mask, bits: end of training; unseen last places"
+        yield told, f"{bits[0]:.2f}; {bits[1]:.2f}"
+    dl.attention = causal
 
 
 def random_bert(seed):
-    """A BERT as large as bert-mini that has learned nothing, with its tokenizer."""
     tokenizer, model = dl.load_pretrained("BERT")
     torch.manual_seed(seed)
     return tokenizer, type(model)(model.config).eval().requires_grad_(False)
 
 
-def masks():
-    rows = dl.sentences("masked")
-    texts = []
-    for left, _, right in rows:
-        near = [*left.split()[2:], "[MASK]", *right.split()[:2]]
-        texts.append(" ".join(near) + ".")
-    hidden = [word for _, word, _ in rows]
-    for name, bert in (
-        ("bert-mini", dl.load_pretrained("BERT")),
-        ("a random BERT", random_bert(0)),
-    ):
-        found = dl.count_found(bert, texts, hidden)
-        yield f"{name}: of {len(rows)} words, found by two and two", found
-
-    for name, mark in {"as printed": '"', "without quotation marks": ""}.items():
-        pairs = [[s.replace('"', mark) for s in pair] for pair in dl.sentences("pairs")]
-        half, bert = len(pairs) // 2, dl.load_pretrained("BERT")
-        strangers = [[pairs[n][0], pairs[n - half][1]] for n in range(len(pairs))]
-        said = torch.cat([dl.follows(bert, pairs), ~dl.follows(bert, strangers)])
-        yield f"next sentence, {name}: % right", f"{100 * said.float().mean():.1f}"
+def part_5_10():
+    kinds = {kind: dl.sentences(kind) for kind in ("masks", "masked", "pairs")}
+    trained, printed = dl.LOADED, dl.sentences
+    random = random_bert(0)
+    dl.LOADED = {"BERT": (trained["BERT"][0], *random)}
+    dl.show_masks(lesson)
+    yield "a BERT of random weights", lesson.claims[-2]["sentence"]
+    dl.LOADED = trained
+    dl.sentences = json.loads(json.dumps(kinds).replace('\\"', "")).get
+    dl.show_masks(lesson)
+    yield "without quotation marks", lesson.claims[-1]["sentence"]
+    dl.sentences = printed
 
 
-def told_apart(bert, which):
-    """Of how many words the sense is told, by one of the sentence's vectors."""
-    tokenizer, model = bert
-    right = 0
-    for word, three in dl.sentences("senses").items():
-        ids, states, _ = dl.features(bert, three)
-        sign = {"word": word, "[SEP]": "[SEP]", "others": word}[which]
-        here = ids == tokenizer.convert_tokens_to_ids(sign)
-        vectors = states[here]
-        if which == "others":  # the mean of what the embedding has for each
-            table = model.get_input_embeddings()
-            special = [
-                tokenizer.convert_tokens_to_ids(s) for s in tokenizer.all_special_tokens
-            ]
-            left = (~here & ~torch.isin(ids, torch.tensor(special)))[..., None]
-            vectors = (table(ids) * left).sum(1) / left.sum(1)
-        near, far = F.cosine_similarity(vectors[:1], vectors[1:]).tolist()
-        right += near > far
-    return right
+def part_5_11():
+    berts = {"bert-mini": [dl.load_pretrained("BERT")]}
+    berts["random, mean of 20"] = [random_bert(seed) for seed in range(20)]
+    for name, some in berts.items():
+        right = torch.zeros(3)
+        for bert, word in itertools.product(some, dl.sentences("senses")):
+            ids, states, _ = dl.features(bert, dl.sentences("senses")[word])
+            signs = bert[0].convert_tokens_to_ids([word, "[SEP]", "[CLS]", "[PAD]"])
+            rest = ~torch.isin(ids, torch.tensor(signs))[:, :, None]
+            static = (bert[1].get_input_embeddings()(ids) * rest).sum(1) / rest.sum(1)
+            by = [states[ids == signs[0]], states[ids == signs[1]], static]
+            alike = torch.stack([F.cosine_similarity(v[:1], v[1:]) for v in by])
+            right += alike[:, 0] > alike[:, 1]
+        told = ", ".join(f"{n:.1f}" for n in right / len(some))
+        yield f"{name}: of 10, by the word, [SEP], the other words (static)", told
 
 
-def senses():
-    mini = dl.load_pretrained("BERT")
-    yield "bert-mini, the word's vector: of 10 words", told_apart(mini, "word")
-    yield "bert-mini, the vector of [SEP]", told_apart(mini, "[SEP]")
-    yield "the other words' vectors before any attention", told_apart(mini, "others")
-    counts = [told_apart(random_bert(seed), "word") for seed in range(20)]
-    yield "random BERTs, mean of 20", f"{mean(counts):.1f}, at most {max(counts)}"
+def part_5_12():
+    counts = [0] * 10
+    for seed, feeling in itertools.product(range(10), ("POSITIVE", "NEGATIVE")):
+        for text in dl.sentences(feeling):
+            counts[seed] += dl.judge(dl.shuffle_words(text))[0] == feeling
+    told = f"{mean(counts):.1f}, {min(counts)}, {max(counts)}"
+    yield "ten orders of the words, of 40: mean, least, most", told
 
-
-def opinions():
-    counts = []
-    for seed in range(10):
-        torch.manual_seed(seed)
-        right = 0
-        for feeling in ("POSITIVE", "NEGATIVE"):
-            for sentence in dl.sentences(feeling):
-                right += dl.judge(dl.shuffle_words(sentence))[0] == feeling
-        counts.append(right)
-    told = f"{mean(counts):.1f}, from {min(counts)} to {max(counts)}"
-    yield "of 40 with shuffled words, mean of ten orders", told
-
-
-PARTS = {
-    "3.3": shift,
-    "3.6": depth,
-    "4.2": gradients,
-    "4.3": memory,
-    "5.2": recall_by_gpt,
-    "5.3": novel,
-    "5.10": masks,
-    "5.11": senses,
-    "5.12": opinions,
-}
 
 if __name__ == "__main__":
-    for part in sys.argv[1:] or PARTS:
+    known = [name[5:].replace("_", ".") for name in globals() if name[:5] == "part_"]
+    for part in sys.argv[1:] or known:
         torch.manual_seed(0)
-        for what, number in PARTS[part]():
+        for what, number in globals()[f"part_{part.replace('.', '_')}"]():
             print(f"{part:5} {what}: {number}", flush=True)

@@ -1,42 +1,50 @@
-"""The script's form, and what README.md and the other files say of it."""
+"""README.md says what there is, and its session at the prompt runs as it stands."""
 
-import ast
+import contextlib
+import doctest
+import functools
+import io
 import re
-import subprocess
+import sys
 
-from conftest import ROOT, SCRIPT
+import pytest
+from conftest import ROOT, load
 
-LINES, WIDTH = 32, 100  # of a function with its docstring; of a line
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TEXT = SCRIPT.read_text(encoding="utf-8")
-ROWS = r"\d\.\d+"
 
 
-def test_functions_are_short_lines_narrow_and_parts_begin_with_the_rows_that_they_show():
-    functions = [node for node in ast.walk(ast.parse(TEXT)) if isinstance(node, ast.FunctionDef)]
-    assert [f.name for f in functions if f.end_lineno - f.lineno >= LINES] == []
-    assert max(map(len, TEXT.splitlines())) <= WIDTH
-    for part in (f for f in functions if f.name.startswith("show_")):
-        head = re.match(rf"{ROWS}((, | and ){ROWS})*", ast.get_docstring(part))
-        shown = re.findall(rf"lesson\.(?:same|shows)\('({ROWS})'", ast.unparse(part))
-        assert head and set(shown) <= set(re.findall(ROWS, head[0])), part.name
-    assert re.findall(r"(?m)^# %% (\d)\. ", TEXT) == list("1234567")
+def test_readme_names_the_scripts_options_and_what_exists(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        load().main(["--help"])
+    options = set(re.findall(r"(--[a-z]+)", capsys.readouterr().out)) - {"--help"}
+    assert set(re.findall(r"`(--[a-z]+)`", README)) == options and len(options) == 6
+    for part in ("python 03_Deep_Learning_Models.py", "-m pip install", "pytest tests"):
+        assert part in README
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    needed = (ROOT / "tests/requirements.txt").read_text(encoding="utf-8")
+    assert "-r ../requirements.txt" in needed
 
 
-def test_the_top_level_holds_nothing_but_what_the_design_names():
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split()
-    top = {name.split("/")[0] for name in files if not name.startswith(".")}
-    assert not files or top == {  # no files: a folder without git
-        "03_Deep_Learning_Models.py", "requirements.txt", "README.md", "tests", "data"}
-
-
-def test_readme_names_the_scripts_options_and_what_exists():
-    assert "-r ../requirements.txt" in (ROOT / "tests/requirements.txt").read_text()
-    options = {f"--{name}" for name in re.findall(r'(?:add|add_argument)\(\s*"--([a-z]+)"', TEXT)}
-    assert set(re.findall(r"`(--[a-z]+)`", README)) == options and len(options) >= 6
-    for command in ("python 03_Deep_Learning_Models.py", "pip install -r requirements.txt",
-                    "pip install -r tests/requirements.txt", "pytest tests"):
-        assert command in README
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_readmes_session_at_the_prompt_runs_as_it_stands(monkeypatch, tmp_path):
+    blocks = re.findall(r"(?s)```\w*\n(>>> .*?)```", README)
+    parse = doctest.DocTestParser().get_examples
+    examples = [example for block in blocks for example in parse(block)]
+    module, names = load(), {"__name__": "__main__"}
+    how = {"device": "cpu", "quick": True, "figures": tmp_path}
+    quickly = functools.partialmethod(module.Lesson.__init__, **how)
+    monkeypatch.setattr(module.Lesson, "__init__", quickly)
+    monkeypatch.setitem(sys.modules, "03_Deep_Learning_Models", module)
+    monkeypatch.chdir(ROOT)
+    assert len(examples) >= 5
+    for example in examples:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(example.source, "README.md", "single"), names)
+        if example.want and re.search("fill_mask|judge|continue_", example.source):
+            told, found = (
+                re.split(r"(\d+\.\d+)", " ".join(text.split()))
+                for text in (example.want, out.getvalue())
+            )
+            assert found[::2] == told[::2], example.source
+            close = pytest.approx([*map(float, told[1::2])], abs=0.3)
+            assert [*map(float, found[1::2])] == close

@@ -95,7 +95,9 @@ def test_attention_and_windows_of_any_shape_are_pytorchs(lecture):
     assert lecture.shift_right(image, -1).tolist() == [[[1, 2, 0], [4, 5, 0]]]
 
 
-@pytest.mark.parametrize("size", [(8, 1, 1, 11, 6), (24, 3, 2, 50, 20), (32, 4, 5, 7, 64)])
+@pytest.mark.parametrize(
+    "size", [(8, 1, 1, 11, 6), (24, 3, 2, 50, 20), (32, 4, 5, 7, 64)]
+)
 def test_gpt_with_the_weights_of_any_gpt2_says_what_it_says(lecture, size):
     width, heads, depth, symbols, positions = size
     how = {"vocab_size": symbols, "n_positions": positions, "initializer_range": 0.3}
@@ -144,7 +146,10 @@ def test_tables_count_as_witten_and_bell_did(lecture, monkeypatch):
 
 def test_bits_a_character_are_those_of_a_guess_and_of_a_parrot(lecture, tmp_path):
     lesson = lecture.Lesson("cpu", quick=True, figures=tmp_path)
-    n, letters = lecture.load_tokenizer().get_vocab_size(), lecture.load_pieces(CPU, True)
+    n, letters = (
+        lecture.load_tokenizer().get_vocab_size(),
+        lecture.load_pieces(CPU, True),
+    )
     know_nothing, parrot = nn.Embedding(n, n), nn.Embedding(n, n)
     know_nothing.weight.data.zero_()
     parrot.weight.data = 20 * torch.eye(n)  # sure of what it sees, not of the next
@@ -182,7 +187,9 @@ def test_a_classifier_that_says_the_opposite_is_noticed(lecture, lesson, monkeyp
 def test_padding_changes_no_meaning(lecture):
     texts = ["A dog.", "The old man saw a small dog near his house in the rain."]
     bert = lecture.load_pretrained("BERT")
-    together, alone = (lecture.features(bert, part)[2][0] for part in (texts, texts[:1]))
+    together, alone = (
+        lecture.features(bert, part)[2][0] for part in (texts, texts[:1])
+    )
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 

