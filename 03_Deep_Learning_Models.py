@@ -1407,7 +1407,7 @@ def show_gpt2(lesson: Lesson) -> GPT:
     text = load_novel()[1][:800]
     ids = tokenizer(text, return_tensors="pt").input_ids.to(lesson.device)  # [1, T]
     logits = gpt(ids)  # [1, T, symbols]
-    # each score is a sum of hundreds of products; in another order, rounding differs more
+    # each score is a sum of hundreds of products: in another order, more rounding
     near = {"atol": 0.001, "rtol": 0.0}
     kind = f"{library.config.n_layer} blocks of {library.config.n_head} heads"
     name = f"With {kind}, it gives GPT-2's scores for {ids.shape[1]} pieces"
@@ -1946,7 +1946,7 @@ class Lesson:
         text = ["  " + "   ".join(line).rstrip() for line in zip(*padded, strict=True)]
         self.tell("table", "\n".join(text))
 
-    def same(self, sentence: str, ours: Any, theirs: Any, **how: float) -> None:
+    def same(self, sentence: str, ours: Any, theirs: Any, **how: Any) -> None:
         """Claim that two results, or all of two lists, are equal: number, shape, type.
 
         Whole numbers exactly; others to rounding, as torch.testing.assert_close has it:

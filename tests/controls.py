@@ -1,9 +1,6 @@
-"""What else could have produced the number? Side figures of some parts of the run.
+"""Side figures: what else could have produced a number of the run? Three minutes.
 
-    python tests/controls.py            all, about six minutes on two cores
-    python tests/controls.py 3.6 4.3    those of some parts
-
-Each part begins from seed 0. LECTURE_SCRIPT names another copy of the script.
+python tests/controls.py [3.6 4.3 ...]      all, or those of some parts
 """
 
 import importlib.util
@@ -19,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = os.environ.get("LECTURE_SCRIPT", ROOT / "03_Deep_Learning_Models.py")
-spec = importlib.util.spec_from_file_location("lecture", SCRIPT)
+path = Path(__file__).resolve().parents[1] / "03_Deep_Learning_Models.py"
+path = os.environ.get("LECTURE_SCRIPT", path)  # or another copy of the script
+spec = importlib.util.spec_from_file_location("lecture", path)
 dl = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(dl)
 lesson = dl.Lesson("cpu")
@@ -65,7 +62,7 @@ def part_4_2():
 
 def recalled(model, steps, rate, short_first):
     x_test, y_test = dl.recall_batch(lesson, length=100, rows=1_000)
-    growing = range(2, 200, 7) if short_first else [100] * 28
+    growing = range(2, 200, 7) if short_first else [100] * 17
 
     def batches(step):
         return dl.recall_batch(lesson, min(100, growing[step // 20]))
@@ -89,7 +86,7 @@ def part_4_3():
 
 
 def part_5_2():
-    for rate, places in ((0.002, 1), (0.005, 1), (0.01, 1), (0.02, 1), (0.01, 0)):
+    for rate, places in {0.002: True, 0.005: True, 0.02: True, 0.01: False}.items():
         gpt = nn.Sequential(dl.GPT(8, 100, heads=1), dl.LastPlace())
         gpt[0].position.weight.requires_grad_(places).data *= places
         told = f"GPT, {'' if places else 'no '}positions, rate {rate}: % recalled"
@@ -130,8 +127,7 @@ def random_bert(seed):
 def part_5_10():
     kinds = {kind: dl.sentences(kind) for kind in ("masks", "masked", "pairs")}
     trained, printed = dl.LOADED, dl.sentences
-    random = random_bert(0)
-    dl.LOADED = {"BERT": (trained["BERT"][0], *random)}
+    dl.LOADED = {"BERT": (("embedded", lesson.device), *random_bert(0))}
     dl.show_masks(lesson)
     yield "a BERT of random weights", lesson.claims[-2]["sentence"]
     dl.LOADED = trained
@@ -163,8 +159,8 @@ def part_5_12():
     for seed, feeling in itertools.product(range(10), ("POSITIVE", "NEGATIVE")):
         for text in dl.sentences(feeling):
             counts[seed] += dl.judge(dl.shuffle_words(text))[0] == feeling
-    told = f"{mean(counts):.1f}, {min(counts)}, {max(counts)}"
-    yield "ten orders of the words, of 40: mean, least, most", told
+    told = f"{mean(counts):.1f}, from {min(counts)} to {max(counts)}"
+    yield "of 40 with shuffled words, mean of ten orders", told
 
 
 if __name__ == "__main__":

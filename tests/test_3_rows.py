@@ -1,6 +1,5 @@
 """Formulas by hand and GPT: they hold for any numbers, and fail once they are wrong."""
 
-import copy
 import math
 from collections import Counter
 
@@ -9,17 +8,15 @@ import torch
 import torch.nn.functional as F
 from conftest import CPU, load, passed
 from torch import nn
-from transformers import BertForPreTraining, GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel
 
 PARTS = "neuron learning optimizers outputs layers convolution depth steps gradients "
 PARTS += "memory attention gpt2 generation cost sight positions senses opinions"
 WRONG = [  # a part, what stands in the script, what a careless hand makes of it
-    ("neuron", "(w * x).sum() + b", "(w * x).sum()"),
     ("learning", "(1 - h**2)", "(1 + h**2)"),
     ("learning", "1.0 * d_w for", "0.0 * d_w for"),
     ("optimizers", "0.999 * v + 0.001 * g**2", "0.99 * v + 0.01 * g**2"),
     ("optimizers", "v_raised.sqrt() + 1e-8", "v_raised.sqrt() + 1e-4"),
-    ("outputs", "-p[1].log()", "-p[0].log()"),
     ("layers", "w3 @ (w2 @ b1 + b2) + b3", "w3 @ (w2 @ b1) + b3"),
     ("convolution", ".sum() + bias", ".sum()"),
     ("depth", "return x + super().forward(x)", "return super().forward(x)"),
@@ -30,7 +27,6 @@ WRONG = [  # a part, what stands in the script, what a careless hand makes of it
     ("gpt2", 'approximate="tanh"', 'approximate="none"'),
     ("gpt2", "x + self.mix(side_by_side)", "self.mix(side_by_side)"),
     ("generation", "gpt(by_hand)[:, -1:].argmax", "gpt(by_hand)[:, -1:].argmin"),
-    ("cost", "2 * n * n * 64 for", "n * n * 64 for"),
 ]
 
 
@@ -115,14 +111,6 @@ def test_gpt_with_the_weights_of_any_gpt2_says_what_it_says(lecture, size):
             torch.testing.assert_close(logits, whole, atol=1e-4, rtol=1e-4)
 
 
-def test_gpt_knows_places_and_has_the_parameters_of_its_parts(lecture):
-    gpt = lecture.GPT(symbols=9, positions=5, width=8, heads=2)
-    one, other = gpt(torch.tensor([[1, 2, 3], [2, 1, 3]]))
-    assert not torch.allclose(one[-1], other[-1], atol=1e-3)
-    block = 4 * (8 + 1) * 8 + (8 + 1) * 32 + (32 + 1) * 8 + 2 * 2 * 8
-    assert lecture.parameters(gpt) == 9 * 8 + 5 * 8 + block + 2 * 8 + 8 * 9
-
-
 def test_tables_count_as_witten_and_bell_did(lecture, monkeypatch):
     seen, unseen = torch.randint(4, (300,)).tolist(), torch.randint(4, (60,)).tolist()
 
@@ -159,38 +147,14 @@ def test_bits_a_character_are_those_of_a_guess_and_of_a_parrot(lecture, tmp_path
     assert lesson.scores["novel: guess"]["bits"] == bits
 
 
-def changed(lecture, monkeypatch, name, change):
-    """Put a changed copy of a pretrained model in its place."""
-    tokenizer, model = lecture.load_pretrained(name)
-    model = change(copy.deepcopy(model))
-    whence = ("embedded", CPU)
-    monkeypatch.setitem(lecture.LOADED, name, (whence, tokenizer, model))
-
-
-def test_an_untrained_bert_tells_no_senses(lecture, lesson, monkeypatch):
-    changed(lecture, monkeypatch, "BERT", lambda m: BertForPreTraining(m.config).eval())
-    lecture.show_senses(lesson)
-    assert passed(lesson, "5.11") == [False]
-
-
-def test_a_classifier_that_says_the_opposite_is_noticed(lecture, lesson, monkeypatch):
-    def turn(model):
-        for weights in model.classifier.parameters():
-            weights.neg_()
-        return model
-
-    changed(lecture, monkeypatch, "DistilBERT", turn)
-    lecture.show_opinions(lesson)
-    assert passed(lesson, "5.12") == [False]
-
-
-def test_padding_changes_no_meaning(lecture):
-    texts = ["A dog.", "The old man saw a small dog near his house in the rain."]
-    bert = lecture.load_pretrained("BERT")
-    together, alone = (
-        lecture.features(bert, part)[2][0] for part in (texts, texts[:1])
-    )
-    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+def test_a_bert_that_knows_nothing_is_noticed(lecture, lesson, monkeypatch):
+    for name, part in (("BERT", "senses"), ("DistilBERT", "opinions")):
+        tokenizer, model = lecture.load_pretrained(name)
+        blank = type(model)(model.config).eval()  # its weights are random
+        changed = (("embedded", CPU), tokenizer, blank)
+        monkeypatch.setitem(lecture.LOADED, name, changed)
+        show(lecture, part, lesson)
+    assert passed(lesson, "5.11") == passed(lesson, "5.12") == [False]
 
 
 @pytest.mark.slow

@@ -1,7 +1,5 @@
 """What one types at a prompt: it works, or one line says why not."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,37 +8,32 @@ from PIL import Image, ImageOps
 from torchvision.transforms.functional import resize, to_pil_image
 
 SEVEN = ROOT / "data/pictures/seven.png"
-EMOJI = "half an emoji \ud83d"
 
 
-@pytest.mark.parametrize(
-    "name, given, how",
-    [
-        *[
-            (name, (text,), {})
-            for name in ("continue_text", "judge", "fill_mask")
-            for text in ("", "   ", EMOJI, None, ["so good", "very bad"])
-        ],
-        *[
-            ("continue_text", ("It is",), how)
-            for how in ({"top_p": 90}, {"temperature": 0}, {"max_new_tokens": 9_999})
-        ],
-        ("fill_mask", ("There is none.",), {}),
-        ("fill_mask", ("[MASK] opened the [MASK].",), {}),
-        ("nearest", ("A dog.", []), {}),
-        ("nearest", ("A dog.", "A cat."), {}),
-        ("nearest", ("A dog.", ["A cat.", ""]), {}),
-        ("Lesson", ("cpu", False, "Hub"), {}),
-        ("Lesson", ("tpu",), {}),
-    ],
-)
+TEXTS = "", "   ", "half an emoji \ud83d", None, ["so good", "very bad"]
+TOYS = "continue_text", "judge", "fill_mask"
+WRONG = [(name, (text,), {}) for name in TOYS for text in TEXTS]
+WRONG += [
+    ("continue_text", ("It is",), {"top_p": 90}),
+    ("continue_text", ("It is",), {"temperature": 0}),
+    ("continue_text", ("It is",), {"max_new_tokens": 9_999}),
+    ("fill_mask", ("There is none.",), {}),
+    ("fill_mask", ("[MASK] opened the [MASK].",), {}),
+    ("nearest", ("A dog.", []), {}),
+    ("nearest", ("A dog.", ["A cat.", ""]), {}),
+    ("Lesson", ("cpu", False, "Hub"), {}),
+    ("Lesson", ("tpu",), {}),
+]
+
+
+@pytest.mark.parametrize("name, given, how", WRONG)
 def test_what_makes_no_sense_costs_one_line(lecture, name, given, how):
     with pytest.raises(ValueError) as told:
         getattr(lecture, name)(*given, **how)
     assert len(str(told.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["continue_text", "judge", "fill_mask"])
+@pytest.mark.parametrize("name", TOYS)
 def test_a_text_that_is_too_long_is_told_how_long_it_may_be(lecture, name):
     model = "GPT-2" if name == "continue_text" else "BERT"
     size = lecture.load_pretrained(model)[1].config
@@ -91,9 +84,14 @@ def test_the_run_and_the_prompt_share_one_model_of_each_name(lecture, lesson):
         assert not model.training
 
 
-def test_a_lesson_takes_a_device_as_an_object_and_a_home_directory(lecture):
-    lesson = lecture.Lesson(CPU, figures="~/x")
-    assert lesson.device == CPU and lesson.figures == Path.home() / "x"
+@pytest.fixture(scope="module")
+def reader(lecture, digits):
+    """A CNN that has learned to read for three seconds."""
+    torch.manual_seed(0)
+    some = digits._replace(x=digits.x[:12_000], y=digits.y[:12_000])
+    cnn = lecture.build_cnn()
+    lecture.fit(lecture.Lesson(CPU), cnn, some, steps=80, rate=0.008)
+    return cnn
 
 
 def test_the_device_is_one_that_can_hold_a_number(lecture, monkeypatch):
@@ -108,38 +106,24 @@ def test_the_device_is_one_that_can_hold_a_number(lecture, monkeypatch):
         lecture.pick_device("cuda")
 
 
-def painted(ways, seven):
-    """The same seven as a telephone, a scanner, a blackboard ... would have it."""
-    if ways == "as grey":
-        return seven.convert("L")
-    if ways == "white on black":
-        return ImageOps.invert(seven.convert("L"))
-    if ways == "16 bits":
-        return seven.convert("I").point(lambda grey: grey * 257).convert("I;16")
-    if ways == "transparent":
-        clear = Image.new("RGBA", seven.size)
-        clear.putalpha(ImageOps.invert(seven.convert("L")))
-        return clear
-    if ways == "palette":
-        return seven.convert("P")
-    if ways == "at the corner":
-        ink = ImageOps.invert(seven.convert("L")).point(lambda grey: 255 * (grey > 99))
-        return ImageOps.invert(ink.crop(ink.getbbox()))
+def painted(seven):
+    """The same seven as a scanner, a blackboard, a lamp ... would have it."""
+    ink = ImageOps.invert(seven)
+    yield seven
+    yield ink  # white on black
+    yield seven.convert("I").point(lambda grey: grey * 257).convert("I;16")
+    yield Image.merge("LA", (Image.new("L", seven.size), ink))  # transparent
+    yield seven.crop(ink.point(lambda grey: 255 * (grey > 99)).getbbox())  # no rim
     shadow = Image.linear_gradient("L").resize(seven.size).point(lambda v: 110 + v // 2)
-    return Image.composite(shadow, Image.new("L", seven.size), seven.convert("L"))
+    yield Image.composite(shadow, Image.new("L", seven.size), seven)
 
 
-KINDS = ["as grey", "white on black", "16 bits", "transparent", "palette"]
-KINDS += ["at the corner", "in shadow"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_seven_is_a_seven_however_it_is_painted(lecture, reader, tmp_path, kind):
-    picture = painted(kind, Image.open(SEVEN).convert("RGB"))
-    picture.save(tmp_path / "seven.png")
-    for file in (picture, tmp_path / "seven.png", str(tmp_path / "seven.png")):
-        digit, sure = lecture.read_digit(reader, file)
-        assert digit == 7 and 20 < sure <= 100
+def test_a_seven_is_a_seven_however_it_is_painted(lecture, reader, tmp_path):
+    for picture in painted(Image.open(SEVEN).convert("L")):
+        picture.save(tmp_path / "seven.png")
+        for file in (picture, tmp_path / "seven.png", str(tmp_path / "seven.png")):
+            digit, sure = lecture.read_digit(reader, file)
+            assert digit == 7 and 20 < sure <= 100
 
 
 def test_a_telephones_picture_is_turned_upright(lecture, reader, tmp_path):
@@ -150,21 +134,18 @@ def test_a_telephones_picture_is_turned_upright(lecture, reader, tmp_path):
     assert lecture.read_digit(reader, tmp_path / "seven.jpg")[0] == 7
 
 
-@pytest.mark.parametrize("shade", [0, 0.9])
-def test_pictures_of_mnists_digits_are_read_and_placed_as_mnists(
-    lecture, reader, digits, shade
-):
+def test_mnists_digits_are_read_and_placed_as_mnists(lecture, reader, digits):
     right = 0
-    for x, y in zip(digits.x_test[:12], digits.y_test[:12].tolist(), strict=True):
+    for x, y in zip(digits.x_test[:15], digits.y_test[:15].tolist(), strict=True):
         ink = F.pad(resize(x * 0.3081 + 0.1307, [90, 90]), (10, 70, 5, 40)).clamp(0, 1)
-        picture = to_pil_image((shade - 0.8 * ink).abs())
+        picture = to_pil_image(0.9 - 0.8 * ink)
         right += lecture.read_digit(reader, picture)[0] == y
         found = (lecture.prepare_digit(picture)[0, 0] * 0.3081 + 0.1307).clamp(0)
         high, wide = ((found > 0.1).any(n).sum().item() for n in (1, 0))
         assert 18 <= max(high, wide) <= 22 and found.max() > 0.9
         centre = [found.sum(n) @ torch.arange(28.0) / found.sum() for n in (1, 0)]
         assert all(12.5 < place < 15.5 for place in centre)
-    assert right >= 11
+    assert right >= 14
 
 
 def test_what_is_not_one_digit_is_told_so(lecture, reader, tmp_path):
@@ -173,7 +154,7 @@ def test_what_is_not_one_digit_is_told_so(lecture, reader, tmp_path):
     for n in range(4):
         four.paste(seven, (n * seven.width, 0))
     blank, full = Image.new("L", (90, 90), "white"), Image.new("L", (90, 90), "white")
-    full.paste("black", (2, 2, 88, 88))
+    full.paste("black", (2, 2, 88, 88))  # DEFECT in the script: it reads a 2
     for picture in (four, blank, full):
         with pytest.raises(ValueError, match="digit"):
             lecture.read_digit(reader, picture)
