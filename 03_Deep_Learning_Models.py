@@ -2050,6 +2050,8 @@ def shown(value: Any) -> str:
         return ""
     if size >= 1e6 or 0 < size < 0.001:
         return f"{value:.0e}"
+    if 0 < size < 0.01:
+        return f"{value:.3f}"
     return f"{value:,.1f}" if size >= 10 else f"{value:.2f}"
 
 

