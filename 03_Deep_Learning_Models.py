@@ -47,6 +47,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
+if sys.version_info < (3, 10):  # noqa: UP036
+    sys.exit("This script needs Python 3.10 or newer.")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # waiting threads leave room for others
 try:
     import torch
@@ -873,11 +875,11 @@ def prepare_digit(picture: Image.Image) -> Tensor:
     # the paper without its ink: light, grown over all strokes, then shrunk again
     paper = -F.max_pool2d(-F.max_pool2d(light, 31, 1, 15), 31, 1, 15)
     ink = ((paper - light) / paper.clamp(min=0.2)).amax(0, keepdim=True)  # [1, h, w]
-    if ink.max() < 0.2:
-        raise ValueError("no digit to be seen: write one, dark on light paper")
-    # from the ink nearest to the middle to all that hangs together with it: no specks
     window = torch.outer(torch.hann_window(h + 1)[1:], torch.hann_window(w + 1)[1:])
     near = (ink > ink.max() / 2) * window
+    if ink.max() < 0.2 or near.max() < 0.02:  # nothing, or at the rim only
+        raise ValueError("no digit to be seen: write one, dark on light paper")
+    # from the ink nearest to the middle to all that hangs together with it: no specks
     part = (near == near.max()).float()
     for _ in range(200):
         part = (near > 0) * F.max_pool2d(part, 5, 1, 2)
@@ -1472,13 +1474,13 @@ def continue_text(
     """
     tokenizer, model = load_pretrained("GPT-2")
     chosen = [value for value in (temperature, top_k, top_p) if value is not None]
-    if any(value <= 0 for value in chosen) or (top_p or 1) > 1:
+    if not all(value > 0 for value in chosen) or (top_p or 1) > 1:
         raise ValueError("temperature and top_k are over 0, top_p is over 0, up to 1")
     room = model.config.n_positions - max_new_tokens
     if max_new_tokens < 1 or room < 1:
         raise ValueError(f"max_new_tokens: 1 to {model.config.n_positions - 1}")
     ids = encode(text, tokenizer, room).to(model.device)
-    how: dict[str, Any] = {"top_k": int(top_k or 0)} if chosen else {}  # 0: all
+    how: dict[str, Any] = {"top_k": math.ceil(top_k or 0)} if chosen else {}  # 0: all
     if chosen:
         how |= {"do_sample": True, "top_p": float(top_p or 1)}
         how |= {"temperature": float(temperature or 1)}
@@ -1721,13 +1723,14 @@ def features(bert: tuple[Any, Any], texts: list[str]) -> tuple[Tensor, Tensor, T
     return batch.input_ids, states, (states * real).sum(1) / real.sum(1)
 
 
-def nearest(text: str, texts: Sequence[str]) -> str:
+def nearest(text: str, texts: Iterable[str]) -> str:
     """Of some texts the nearest in meaning, by the cosine of BERT's mean vectors.
 
     ValueError: no texts, or one of them as in `encode`.
     """
     bert = load_pretrained("BERT")
-    if not texts or isinstance(texts, str):
+    texts = [] if isinstance(texts, str) else list(texts)
+    if not texts:
         raise ValueError("give a list of texts to choose from")
     for one in (text, *texts):
         encode(one, bert[0], bert[1].config.max_position_embeddings)
@@ -1894,6 +1897,7 @@ class Lesson:
     ) -> None:
         if models not in ("embedded", "hub"):
             raise ValueError(f'models is "embedded" or "hub", not {models!r}')
+        torch.manual_seed(seed)  # refuses what is no seed
         self.device = pick_device(device)
         self.quick = quick
         self.source = models
@@ -2145,6 +2149,8 @@ def reading(
     """What goes wrong while a file is read ends in one line that names it: OSError."""
     try:
         yield
+    except (NameError, AttributeError, ImportError):  # not the file's fault
+        raise
     except Exception as error:
         problem = " ".join(str(error).split())[:200]
         told = f"{path} is missing, or not whole ({problem}): {advice}"
@@ -2219,6 +2225,8 @@ def draw_plot(
     for name, values in curves.items():
         points = zip(x, values, strict=False)
         lines[name] = [point for point in points if math.isfinite(point[1])]
+        if not lines[name]:
+            del lines[name]
     heights = [height for points in lines.values() for _, height in points]
     longest = max(ImageFont.load_default(40).getlength(name) for name in lines)
     to_x = Axis(x, LEFT, WIDTH - 80 - longest, log == "log x")
@@ -2389,7 +2397,6 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Lesson, list[str]]:
     options = vars(parser.parse_args(arguments))
     wanted = options.pop("only")
     try:
-        torch.manual_seed(options["seed"])  # refuses one that is too large
         return Lesson(**options), [name for name in DEMOS if name in wanted]
     except (ValueError, RuntimeError) as error:
         parser.exit(2, str(error).split("\n")[0] + "\n")

@@ -49,9 +49,8 @@ def part_3_6():
         F.cross_entropy(net(data.x[:1_000]), data.y[:1_000]).backward()
         first, last = (net[n][0].weight.grad.norm().item() for n in (1, -2))
         dl.fit(lesson, net, data, steps=150, rate=0.006)
-        right = dl.accuracy(net, data.x_test, data.y_test)
-        told = f"{depth} x {block.__name__}, {start}'s start: %; gradient, first / last"
-        yield told, f"{right:.1f}; {first / last:.0e}"
+        told = f"{depth} layers, {block.__name__}, {start}'s start: %; first / last"
+        yield told, f"{dl.accuracy(net, *data[2:]):.1f}; {first / last:.0e}"
 
 
 def part_4_2():

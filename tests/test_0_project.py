@@ -23,9 +23,8 @@ def test_readme_names_the_scripts_options_and_what_exists(capsys):
 
 
 def test_readmes_session_at_the_prompt_runs_as_it_stands(monkeypatch, tmp_path):
-    blocks = re.findall(r"(?s)```\w*\n(>>> .*?)```", README)
-    parse = doctest.DocTestParser().get_examples
-    examples = [example for block in blocks for example in parse(block)]
+    blocks = "\n".join(re.findall(r"(?s)```\w*\n(>>> .*?)```", README))
+    examples = doctest.DocTestParser().get_examples(blocks)
     module, names = load(), {"__name__": "__main__"}
     how = {"device": "cpu", "quick": True, "figures": tmp_path}
     quickly = functools.partialmethod(module.Lesson.__init__, **how)

@@ -3,7 +3,6 @@
 import io
 import math
 import sys
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -88,6 +87,16 @@ def test_training_learns_and_looks_every_25_steps(lecture, lesson):
     assert len(losses) == 60 and losses[-1] < 0.3 < losses[0] and seconds > 0
     assert all(model.trained) and looked == [0, 25, 50]
     assert lecture.accuracy(model, *side_of(500)) > 95
+    lecture.train(lesson, model, lambda _: points, 4, 1e-12)  # it hardly moves
+    loss = F.cross_entropy(model(points[0]), points[1])  # gradients do not add up
+    assert torch.allclose(
+        *torch.autograd.grad(loss, model.weight), model.weight.grad, 0.1
+    )
+    torch.set_num_threads(2)
+    with pytest.raises(ZeroDivisionError):  # interrupted, torch stays as it was
+        lecture.train(lesson, model, lambda step: 1 / 0, 3, 0.1)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)  # as conftest.py wants it
 
 
 def test_a_short_trainings_rate_rises_then_falls_and_gradients_are_cut(lecture):
@@ -104,13 +113,6 @@ def test_a_short_trainings_rate_rises_then_falls_and_gradients_are_cut(lecture):
     assert rates[0] < 0.01 and rates[-1] < 0.001
 
 
-def test_gradients_of_several_steps_do_not_add_up(lecture, lesson):
-    (x, y), model = side_of(8), nn.Linear(2, 2)
-    lecture.train(lesson, model, lambda _: (x, y), 4, 1e-12)  # the weights hardly move
-    (expected,) = torch.autograd.grad(F.cross_entropy(model(x), y), model.weight)
-    torch.testing.assert_close(model.weight.grad, expected, rtol=0.01, atol=1e-3)
-
-
 def test_fit_takes_each_row_once_a_round_with_its_own_answer(lecture, lesson):
     x, model = torch.arange(90.0)[:, None], Witness(1, 2)
     data = lecture.Data(x, (x[:, 0] > 45).long(), x, x)
@@ -121,15 +123,6 @@ def test_fit_takes_each_row_once_a_round_with_its_own_answer(lecture, lesson):
     data, model = lecture.Data(*side_of(400), *side_of(500)), nn.Linear(2, 2)
     lecture.fit(lesson, model, data, steps=60, rate=0.1, rows=50)
     assert lecture.accuracy(model, data.x_test, data.y_test) > 95
-
-
-def test_an_interrupted_training_leaves_torch_as_it_was(lecture, lesson):
-    torch.set_num_threads(2)
-    with pytest.raises(ZeroDivisionError):
-        lecture.train(lesson, nn.Linear(2, 2), lambda step: 1 / 0, 3, 0.1)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as conftest.py wants it
-    assert threads == 2 and torch.is_grad_enabled()
 
 
 def test_predictions_accuracy_loss_and_size_are_those_by_hand(lecture):
@@ -144,26 +137,13 @@ def test_predictions_accuracy_loss_and_size_are_those_by_hand(lecture):
     assert lecture.parameters(nn.Linear(3, 4)) == (3 + 1) * 4
 
 
-def test_lines_fit_the_terminal(lecture, capsys, monkeypatch):
-    text = "Of 10,000 digits it reads " * 9 + "✓\n\n" + "✗ it moves " * 30
-    for columns in (80, 100, 200):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        lecture.write(text)
-        out = capsys.readouterr().out
-        assert max(map(len, out.splitlines())) <= min(columns, 100)
-        assert out.split() == text.split() and "\n\n" in out
-
-
 def test_text_arrives_on_any_kind_of_screen(lecture, monkeypatch):
-    nameless, ascii_only = (
-        Mock(spec=["write", "flush"]),
-        io.TextIOWrapper(io.BytesIO(), "ascii"),
-    )
-    for screen in (ascii_only, nameless, None):  # None: pythonw has none at all
+    nameless, plain = io.StringIO(), io.TextIOWrapper(io.BytesIO(), "ascii")
+    for screen in (plain, nameless, None):  # no encoding; pythonw has none at all
         monkeypatch.setattr(sys, "stdout", screen)
         lecture.write("✓ it reads █ 98 %")
-    assert ascii_only.buffer.getvalue().split() == b"? it reads ? 98 %".split()
-    assert nameless.write.call_args_list[0].args == ("✓ it reads █ 98 %",)
+    assert plain.buffer.getvalue().split() == b"? it reads ? 98 %".split()
+    assert nameless.getvalue() == "✓ it reads █ 98 %\n"
 
 
 def pixels_of(image, colour):  # [n, 2], row and column
@@ -172,34 +152,21 @@ def pixels_of(image, colour):  # [n, 2], row and column
     return (raw.view(image.height, image.width, 3) == wanted).all(2).nonzero()
 
 
-def peak(lecture, values, log=""):  # how far right it is highest, how high it ends
+def ending(lecture, values, log=""):  # where it is highest, how high it ends: 0 to 1
     image = lecture.draw_plot("title", {"a": values}, "step", "loss", None, log)
-    places = pixels_of(image, lecture.COLOURS[0])
-    columns = places[:, 1].unique()
-    end = columns[int((columns.diff() > 8).nonzero()[0])]  # then comes its name
-    curve = places[places[:, 1] <= end]
+    curve = pixels_of(image, lecture.COLOURS[0])
+    columns = curve[:, 1].unique()
+    curve = curve[curve[:, 1] <= columns[columns.diff().argmax()]]  # then: its name
     (top, left), (bottom, right) = curve.amin(0).tolist(), curve.amax(0).tolist()
-    at = curve[curve[:, 0] == top][:, 1].float().mean().item()
-    last = curve[curve[:, 1] >= right - 4][:, 0].float().mean().item()
+    at = curve[curve[:, 0] == top].float().mean(0)[1].item()
+    last = curve[curve[:, 1] >= right - 4].float().mean(0)[0].item()
     return (at - left) / (right - left), (bottom - last) / (bottom - top)
 
 
 def test_a_plot_has_the_highest_value_highest_and_the_last_at_the_right(lecture):
-    assert peak(lecture, [0, 1, 5, 2]) == pytest.approx((2 / 3, 2 / 5), abs=0.05)
+    assert ending(lecture, [0, 1, 5, 2]) == pytest.approx((2 / 3, 2 / 5), abs=0.05)
     for log, height in (("log y", 1 / 2), ("", 9 / 99)):
-        assert peak(lecture, [1, 100, 10], log)[1] == pytest.approx(height, abs=0.05)
-
-
-@pytest.mark.parametrize("end", [0, 1])
-def test_names_at_the_ends_of_curves_do_not_overlap(lecture, end):
-    curves = {f"model {n}": [1 - end, n / 3, end] for n in range(4)}
-    image = lecture.draw_plot("title", curves, "step", "loss")
-    rows = []
-    for colour in lecture.COLOURS[:4]:
-        places = pixels_of(image, colour)
-        name = places[places[:, 1] > places[:, 1].max() - 40][:, 0]
-        rows += sorted([name.min().item(), name.max().item()])
-    assert rows == sorted(rows) and len(set(rows)) == 8 and rows[-1] < image.height - 3
+        assert ending(lecture, [1, 100, 10], log)[1] == pytest.approx(height, abs=0.05)
 
 
 def test_odd_curves_are_drawn_all_the_same(lecture):
@@ -214,10 +181,13 @@ def test_tiles_are_darkest_where_the_number_is_largest(lecture):
     tiles = [tensor([[0.0, 5.0], [3.0, 1.0]]), 2 * ones(2, 2)]
     for words in ((), [["the", "dog"]] * 2):
         image = lecture.draw_tiles("title", tiles, ["first", "second"], 2, words)
-        frame = pixels_of(image, "#999999")
-        frame = frame[frame[:, 1] < image.width / 2].float()
-        light = []
-        for share in ([0.25, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.75]):
-            row, column = (frame.amin(0).lerp(frame.amax(0), tensor(share))).tolist()
-            light.append(sum(image.getpixel((round(column), round(row)))))
-        assert light[0] == 3 * 255 and light[1] < light[2] < light[3] < light[0]
+        frame = pixels_of(
+            image.crop((0, 40, image.width // 2, image.height)), "#999999"
+        )
+        (top, left), (bottom, right) = frame.amin(0).tolist(), frame.amax(0).tolist()
+        wide, high = (right - left) // 4, (bottom - top) // 4
+        light = [
+            sum(image.getpixel((left + x * wide, 40 + top + y * high)))
+            for x, y in ((3, 1), (1, 3), (3, 3), (1, 1))  # 5, 3, 1, 0
+        ]
+        assert light == sorted(set(light)) and light[-1] == 3 * 255

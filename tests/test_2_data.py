@@ -40,33 +40,33 @@ def test_letters_are_standardised_by_the_training_rows_alone(lecture):
 
 
 def test_a_table_of_ones_own_is_read(tmp_path):
-    lines = LETTERS.splitlines()[:1_001]
-    (tmp_path / "letter-recognition.csv").write_text("\n".join(lines) + "\n\n")
-    data = load(data=tmp_path).load_letters(CPU)
-    assert data.x.shape == (800, 16) and data.y_test.shape == (200,)
-
-
-POINTER = b"version https://git-lfs.github.com/spec/v1\n"
+    text = "\n".join(LETTERS.splitlines()[:1_001]) + "\n\n"
+    (tmp_path / "letter-recognition.csv").write_text(text, encoding="utf-8")
+    assert load(data=tmp_path).load_letters(CPU).x.shape == (800, 16)
 
 
 def cut(content):
     return content[:-13]
 
 
-def flip(content):
-    return content[:2_000] + bytes([content[2_000] ^ 1]) + content[2_001:]
-
-
 WEIGHTS = "models/bert-mini/model.safetensors"
 LABELS = "MNIST/raw/t10k-labels-idx1-ubyte.gz"
 DAMAGED = [  # a file, what happened to it, who reads it
     ("letter-recognition.csv", cut, ("load_letters", CPU)),
-    (LABELS, flip, ("read_archive", "t10k-labels-idx1", 8)),
+    (
+        LABELS,
+        lambda all: all[:2_000] + b"?" + all[2_001:],
+        ("read_archive", "t10k-labels-idx1", 8),
+    ),
     (LABELS, cut, ("read_archive", "t10k-labels-idx1", 8)),
     (LABELS, None, ("read_archive", "t10k-labels-idx1", 8)),
     ("pride-and-prejudice.txt", None, ("load_novel",)),
     ("sentences.json", cut, ("sentences", "masks")),
-    (WEIGHTS, lambda _: POINTER, ("load_pretrained", "BERT")),
+    (
+        WEIGHTS,
+        lambda _: b"version https://git-lfs.github.com/spec/v1",
+        ("load_pretrained", "BERT"),
+    ),
 ]
 
 
@@ -98,15 +98,6 @@ def test_the_last_tenth_of_the_novel_is_unseen(lecture):
     assert len(rows) > 500 and all(words_of(row) in unseen for row in rows)
     rows += [sentence for pair in SENTENCES["pairs"] for sentence in pair]
     assert not any(words_of(row) in seen for row in rows)
-
-
-def test_opinions_and_senses_are_of_no_book(lecture):
-    book = words_of(" ".join(lecture.load_novel()))
-    texts = SENTENCES["POSITIVE"] + SENTENCES["NEGATIVE"] + SENTENCES["search"]
-    for word, three in SENTENCES["senses"].items():
-        assert all(f" {word} " in words_of(text) for text in three) and len(three) == 3
-        texts += three
-    assert len(texts) == 80 and [text for text in texts if words_of(text) in book] == []
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -4,10 +4,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import CPU, ROOT
 from PIL import Image, ImageOps
-from torchvision.transforms.functional import resize, to_pil_image
 
 SEVEN = ROOT / "data/pictures/seven.png"
 
@@ -42,11 +40,6 @@ def test_a_text_that_is_too_long_is_told_how_long_it_may_be(lecture):
 
 
 def test_a_text_goes_on_with_the_likeliest_pieces_or_with_drawn_ones(lecture):
-    tokenizer, model = lecture.load_pretrained("GPT-2")
-    ids = tokenizer("Elizabeth looked", return_tensors="pt").input_ids
-    for _ in range(30):
-        ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
-    greedy = " ".join(tokenizer.decode(ids[0]).split())
     torch.manual_seed(0)
     ways = [{}, {"temperature": 1e-3}, {"top_k": 1}, {"top_p": 1e-6}]
     ways += [
@@ -55,20 +48,10 @@ def test_a_text_goes_on_with_the_likeliest_pieces_or_with_drawn_ones(lecture):
         {"top_p": 0.9},
         {"max_new_tokens": 60},
     ]
-    texts = [lecture.continue_text("Elizabeth looked", **how) for how in ways]
-    assert set(texts[:4]) == {greedy} and len(set(texts)) == 5
+    greedy, *texts = (lecture.continue_text("Elizabeth looked", **how) for how in ways)
+    assert texts[:3] == 3 * [greedy] and len({greedy, *texts}) == 5
     assert all(text.startswith("Elizabeth looked") for text in texts)
     assert len(texts[-1]) > 1.5 * len(greedy) and texts[-1].startswith(greedy[:-5])
-
-
-def test_masks_are_filled_opinions_judged_and_the_nearest_text_found(lecture):
-    found = lecture.fill_mask("She opened the [MASK] and walked in.")
-    assert len(found) == 5 and {"door", "room"} & set(found)
-    feeling, sure = lecture.judge("A wonderful day, full of joy.")
-    assert feeling == "POSITIVE" and 50 < sure <= 100
-    assert lecture.judge("A terrible waste of money.")[0] == "NEGATIVE"
-    texts = ["She paid for the bread.", "The engine of the car is broken."]
-    assert lecture.nearest("The machine does not work.", texts) == texts[1]
 
 
 def test_the_run_and_the_prompt_share_one_model_of_each_name(lecture, lesson):
@@ -100,51 +83,32 @@ def test_the_device_is_one_that_can_hold_a_number(lecture, monkeypatch):
         lecture.pick_device("cuda")
 
 
-def painted(seven):  # by a scanner, on a blackboard, in a lamp's light ...
-    ink = ImageOps.invert(seven)
-    yield seven
-    yield ink  # white on black
-    yield seven.convert("I").point(lambda grey: grey * 257).convert("I;16")
-    yield Image.merge("LA", (Image.new("L", seven.size), ink))  # transparent
-    yield seven.crop(ink.point(lambda grey: 255 * (grey > 99)).getbbox())  # no rim
-    shadow = Image.linear_gradient("L").resize(seven.size).point(lambda v: 110 + v // 2)
-    yield Image.composite(shadow, Image.new("L", seven.size), seven)
-
-
 def test_a_seven_is_a_seven_however_it_is_painted(lecture, reader, tmp_path):
-    for picture in painted(Image.open(SEVEN).convert("L")):
-        picture.save(tmp_path / "seven.png")
-        for file in (picture, tmp_path / "seven.png", str(tmp_path / "seven.png")):
+    seven = Image.open(SEVEN).convert("L")
+    ink = ImageOps.invert(seven)
+    scan = seven.convert("I").point(lambda grey: grey * 257).convert("I;16")
+    clear = Image.merge("LA", (Image.new("L", seven.size), ink))  # black, transparent
+    cropped = seven.crop(ink.point(lambda grey: 255 * (grey > 99)).getbbox())
+    shadow = Image.linear_gradient("L").resize(seven.size).point(lambda v: 110 + v // 2)
+    dark = Image.composite(shadow, Image.new("L", seven.size), seven)
+    for picture in (seven, ink, scan, clear, cropped, dark):
+        picture.save(tmp_path / "7.png")
+        for file in (picture, tmp_path / "7.png", str(tmp_path / "7.png")):
             digit, sure = lecture.read_digit(reader, file)
             assert digit == 7 and 20 < sure <= 100
     exif = Image.Exif()
     exif[0x112] = 6  # the camera was held so: turn it to the right
-    lying = Image.open(SEVEN).convert("RGB").rotate(90, expand=True)
-    lying.save(tmp_path / "seven.jpg", exif=exif)
-    assert lecture.read_digit(reader, tmp_path / "seven.jpg")[0] == 7
-
-
-def test_mnists_digits_are_read_and_placed_as_mnists(lecture, reader, digits):
-    right = 0
-    for x, y in zip(digits.x_test[:15], digits.y_test[:15].tolist(), strict=True):
-        ink = F.pad(resize(x * 0.3081 + 0.1307, [90, 90]), (10, 70, 5, 40)).clamp(0, 1)
-        picture = to_pil_image(0.9 - 0.8 * ink)
-        right += lecture.read_digit(reader, picture)[0] == y
-        found = (lecture.prepare_digit(picture)[0, 0] * 0.3081 + 0.1307).clamp(0)
-        assert 18 <= max((found > 0.1).any(n).sum() for n in (1, 0)) <= 22
-        centre = [found.sum(n) @ torch.arange(28.0) / found.sum() for n in (1, 0)]
-        assert all(12.5 < place < 15.5 for place in centre)
-    assert right >= 14
+    seven.rotate(90, expand=True).save(tmp_path / "7.jpg", exif=exif)
+    assert lecture.read_digit(reader, tmp_path / "7.jpg")[0] == 7
 
 
 def test_what_is_not_one_digit_is_told_so(lecture, reader, tmp_path):
-    seven = Image.open(SEVEN).convert("L")
+    seven, white = Image.open(SEVEN).convert("L"), Image.new("L", (90, 90), "white")
     four = Image.new("L", (4 * seven.width, seven.height), "white")
     for n in range(4):
         four.paste(seven, (n * seven.width, 0))
-    blank, full = Image.new("L", (90, 90), "white"), Image.new("L", (90, 90), "white")
-    full.paste("black", (2, 2, 88, 88))  # DEFECT in the script: it reads a 2
-    for picture in (four, blank, full):
+    full = ImageOps.expand(Image.new("L", (86, 86)), 2, "white")  # DEFECT: reads a 2
+    for picture in (four, white, full):
         with pytest.raises(ValueError, match="digit"):
             lecture.read_digit(reader, picture)
     (tmp_path / "digit.png").write_text("not a picture")

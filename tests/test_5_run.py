@@ -1,20 +1,19 @@
 """The program: what it prints and leaves, and how it ends."""
 
-import fnmatch
 import html
 import inspect
 import json
 import os
 import re
 import sys
-import threading
 import time
+from pathlib import PurePath
 from unittest.mock import Mock
 
 import huggingface_hub.constants
 import pytest
 import torch
-from conftest import ROOT, SCRIPT, load, passed, start
+from conftest import CPU, ROOT, SCRIPT, load, passed, start
 
 QUICK = "--quick", "--device", "cpu"
 COUNTS = {1: 4, 2: 2, 3: 6, 4: 4, 5: 12, 6: 1}
@@ -24,7 +23,7 @@ ROWS = [f"{section}.{n + 1}" for section, n_s in COUNTS.items() for n in range(n
 def test_a_quick_run_tells_all_parts_in_order_and_fails_no_claim(lecture, program):
     printed, complaints, status, _ = program
     out, _, found = printed.partition("CLAIMS ")
-    claims, models = json.loads(found)
+    claims = json.loads(found)
     assert status == 0 and "Traceback" not in complaints and "✗" not in out
     parts = [part for name, part in vars(lecture).items() if name.startswith("show_")]
     titles = [inspect.getdoc(part).split("\n")[0] for part in parts]
@@ -41,18 +40,15 @@ def test_a_quick_run_tells_all_parts_in_order_and_fails_no_claim(lecture, progra
     count = f" {verdicts.count(True)} claims shown, {verdicts.count(None)} left out, "
     assert words.rpartition(f"{count}0 failed")[2].endswith("lesson.html")
     assert max(map(len, out.splitlines())) <= 100
-    assert {"CNN", "novel: GPT", "GPT-2", "BERT", "DistilBERT"} <= set(models)
 
 
 def test_its_page_holds_every_claim_and_every_picture(program):
-    claims, _ = json.loads(program[0].partition("CLAIMS ")[2])
+    claims = json.loads(program[0].partition("CLAIMS ")[2])
     page = (program[3] / "lesson.html").read_text(encoding="utf-8")
-    text = html.unescape(page)
     for claim in claims:
-        assert (claim["sentence"] in text) is (claim["passed"] is True)
+        assert (claim["sentence"] in html.unescape(page)) is (claim["passed"] is True)
     assert page.count('<img src="data:image/png;base64,') == 12 == page.count("<img")
-    assert re.findall('<h3 id="(.*?)">', page) == ROWS
-    assert re.findall('href="#(.*?)"', page) == ROWS
+    assert re.findall('id="(.*?)"', page) == ROWS == re.findall('href="#(.*?)"', page)
     assert "<script" not in page and "http" not in page and "lesson.html" in program[0]
 
 
@@ -72,11 +68,10 @@ def claim_it(lesson, holds=True):
 
 
 def test_options_reach_the_lesson(lecture, tmp_path):
-    given = "--quick --device cpu --seed 7 --models hub --only bert cnn".split()
-    lesson, names = lecture.parse_arguments([*given, "--figures", str(tmp_path)])
+    given = "--quick --device cpu --seed 7 --models hub --only bert cnn --figures"
+    lesson, names = lecture.parse_arguments([*given.split(), str(tmp_path)])
     assert names == ["cnn", "bert"] and lesson.figures == tmp_path
     assert (lesson.quick, lesson.seed, lesson.source) == (True, 7, "hub")
-    assert lesson.device.type == "cpu"
 
 
 WRONG = ["--only cnm", "--device tpu", "--device cuda", "--models Hub", "--seed x"]
@@ -93,36 +88,13 @@ def test_a_wrong_argument_ends_with_status_2(lecture, monkeypatch, capsys, wrong
     assert 10 < len(complaints.splitlines()[-1]) < 200
 
 
-def test_a_seed_changes_the_numbers_and_the_same_seed_gives_the_same(lecture, tmp_path):
-    def told(seed):
-        lesson = lecture.Lesson("cpu", seed=seed, figures=tmp_path)
-        torch.rand(seed + 1)  # what came before does not matter
-        lecture.show_neuron(lesson)
-        return lesson.story
-
-    assert told(1) == told(1) != told(2)
-
-
-def test_main_after_an_import_runs_all(lecture, monkeypatch, tmp_path, capsys):
+def test_main_after_an_import_runs_all(lecture, monkeypatch, tmp_path):
     just(lecture, monkeypatch, mlp=claim_it, bert=claim_it)
     monkeypatch.setattr(sys, "argv", ["notebook", "-f", "kernel.json"])
     monkeypatch.setattr(lecture, "DATA", tmp_path)
-    thread = threading.Thread(target=lambda: print(lecture.main().status, "is it"))
-    thread.start(), thread.join()  # in a thread, too
-    out = capsys.readouterr().out
-    assert "2 claims shown, 0 left out, 0 failed" in out and "0 is it" in out
-    assert passed(lecture.main([]), "9.9") == [True, True]
-
-
-def test_a_notebooks_cell_goes_on_with_its_lesson(monkeypatch, tmp_path):
-    (tmp_path / "data").mkdir()
-    monkeypatch.chdir(tmp_path)  # a cell has no __file__
-    monkeypatch.setattr(sys, "argv", ["kernel", "-f", "x.json"])
-    text = SCRIPT.read_text(encoding="utf-8")
-    text = text.replace('\nif __name__ == "__main__"', '\nDEMOS.clear()\nif "main"')
-    names = {"__name__": "__main__", "get_ipython": print}
-    exec(compile(text, "cell", "exec"), names)
-    assert names["lesson"].status == 0 and names["lesson"].quick is False
+    assert (
+        passed(lecture.main(), "9.9") == passed(lecture.main([]), "9.9") == [True] * 2
+    )
 
 
 def test_a_students_mistake_shows_its_lines(monkeypatch, tmp_path, capsys):
@@ -131,45 +103,30 @@ def test_a_students_mistake_shows_its_lines(monkeypatch, tmp_path, capsys):
     lesson = lecture.main([*QUICK, "--figures", str(tmp_path)])
     out = capsys.readouterr().out
     assert lesson.status == 1 and passed(lesson, "9.9") == [True]
-    assert set(passed(lesson, "1.2")) == {True}  # what was found is kept
-    assert "demo_mlp" in out and "run_demo" not in out
-    assert "in show_layers" in out and "NameError: name 'my_size' is not defined" in out
-
-
-def test_a_mistake_where_data_are_read_is_not_blamed_on_the_file():
-    # DEFECT in the script: `reading` takes a NameError for a damaged file, and says:
-    # "get the repository again" (reports/README.md: the line shown is the student's)
-    lecture = load(("float(number) for number", "float(my_number) for number"))
-    with pytest.raises(NameError):
-        lecture.load_letters(torch.device("cpu"))
+    assert "in show_layers" in out and "run_demo" not in out
+    assert "NameError: name 'my_size' is not defined" in out
+    with pytest.raises(NameError):  # DEFECT: `reading` takes it for a damaged file
+        load(("float(number) for", "float(my_number) for")).load_letters(CPU)
 
 
 def test_the_status_tells_how_it_ended(lecture, monkeypatch, capsys, tmp_path):
-    where = ["--figures", str(tmp_path), "--device", "cpu"]
-    just(
-        lecture,
-        monkeypatch,
-        mlp=claim_it,
-        lstm=lambda it: claim_it(it, 0),
-        bert=Mock(side_effect=KeyboardInterrupt),
-    )
+    stop = Mock(side_effect=KeyboardInterrupt)
+    just(lecture, monkeypatch, mlp=claim_it, lstm=lambda it: claim_it(it, 0), bert=stop)
     for names, status in (("mlp gpt2", 0), ("mlp lstm", 1), ("mlp bert", 130)):
-        assert lecture.main([*where, "--only", *names.split()]).status == status
+        arguments = f"--device cpu --only {names} --figures".split()
+        assert lecture.main([*arguments, str(tmp_path)]).status == status
     out = capsys.readouterr().out
     assert "1 claims shown, 0 left out, 1 failed" in out and "Interrupted" in out
 
 
 def test_a_missing_package_or_data_folder_costs_one_line(monkeypatch, tmp_path):
-    lecture = load(data=tmp_path / "nothing")
-    with pytest.raises(SystemExit, match="repository") as end:
-        lecture.main([])
-    assert str(tmp_path / "nothing") in end.value.code and "\n" not in end.value.code
+    with pytest.raises(SystemExit, match="^[^\n]*nothing is missing[^\n]*$"):
+        load(data=tmp_path / "nothing").main([])
     monkeypatch.setitem(sys.modules, "torchvision.transforms.functional", None)
-    with pytest.raises(SystemExit, match="torchvision") as end:
+    with pytest.raises(SystemExit, match="^[^\n]*torchvision[^\n]*$") as end:
         load()
-    assert f'"{sys.executable}" -m pip install' in end.value.code
-    assert f'"{SCRIPT.resolve().with_name("requirements.txt")}"' in end.value.code
-    assert "\n" not in end.value.code
+    needed = SCRIPT.resolve().with_name("requirements.txt")
+    assert f'"{sys.executable}" -m pip install -r "{needed}"' in end.value.code
 
 
 def test_figures_that_cannot_be_kept_cost_one_line(lecture, capsys, tmp_path):
@@ -204,10 +161,12 @@ def test_the_hubs_model_is_pinned_or_one_line_says_why_not(monkeypatch, tmp_path
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
     tokenizer, model = lecture.load_pretrained("BERT", "hub")
     assert model(**tokenizer("It is", return_tensors="pt")) and not model.training
-    how = hub.call_args.kwargs
-    assert hub.call_args.args == (repository,) and how["revision"] == revision
-    for file in ("pytorch_model.bin", "64.tflite", "model-2.safetensors", "x.py"):
-        assert not any(fnmatch.fnmatch(file, one) for one in how["allow_patterns"])
+    assert hub.call_args.args == (repository,)
+    assert hub.call_args.kwargs["revision"] == revision
+    for file in ("pytorch_model.bin", "64.tflite", "model-2.safetensors"):
+        assert not any(
+            map(PurePath(file).match, hub.call_args.kwargs["allow_patterns"])
+        )
 
 
 @pytest.mark.slow
@@ -215,5 +174,5 @@ def test_a_whole_run_shows_every_claim(tmp_path):
     with start(SCRIPT, "--device", "cpu", "--figures", tmp_path) as process:
         out, complaints = process.communicate(timeout=600)
     assert process.returncode == 0 and complaints == ""
-    assert "0 left out, 0 failed" in out.splitlines()[-1]
+    assert "0 left out, 0 failed" in out
     assert len(re.findall("<img", (tmp_path / "lesson.html").read_text("utf-8"))) == 12

@@ -9,10 +9,8 @@ from conftest import ROOT
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 WORDS = "the old man saw a small dog near his house in rain".split()
-TEXTS = [
-    " ".join(WORDS[(7 * i + j * (i % 5 + 1)) % 12] for j in range(8)) + "."
-    for i in range(600)
-]
+ORDERS = [[(7 * i + j * (i % 5 + 1)) % 12 for j in range(8)] for i in range(600)]
+TEXTS = [" ".join(WORDS[n] for n in order) + "." for order in ORDERS]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +35,7 @@ def corpora(tmp_path_factory):  # tiny ones, and a teacher that knows nothing
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "data/models/bert-mini")
     tokenizer.save_pretrained(folder / "teacher")
     size = {"vocab_size": len(tokenizer), "hidden_size": 384, "num_hidden_layers": 3}
+    size["intermediate_size"] = 1536
     BertModel(BertConfig(**size)).save_pretrained(folder / "teacher")
     return folder
 
