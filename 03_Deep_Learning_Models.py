@@ -12,7 +12,7 @@ tests/controls.py. Seven words do the telling (they stand in section 7):
     lesson.begin    begins a part; full=True: --quick trains too little for its claims
     lesson.say      prints a sentence
     lesson.table    prints a table: corner, names of the columns, a row for each name
-    lesson.plot     draws curves: title, curves, name of the x axis, name of the y axis
+    lesson.plot     draws curves: title, curves, names of both axes, places on x
     lesson.picture  draws tiles of numbers, from white, the smallest, to blue
     lesson.same     claims that two results, or all of two lists, are equal
     lesson.shows    claims a sentence, if the condition behind it holds
@@ -73,7 +73,8 @@ DATA = Path(globals().get("__file__", "notebook")).resolve().parent / "data"
 #   x = torch.tensor([[1., 2., 3.],   a tensor is an array of numbers; x.shape: [2, 3],
 #                     [4., 5., 6.]])  two rows of three. [B, 3]: B such rows, a batch
 #   x[0]   x[:, 1]   x[-1]            the first row, the second column, the last row
-#   x[x > 3]   x[..., 1:]             those over 3; the last axis, without its first
+#   x[[1, 0]]   x[x > 3]   x[..., 1:] the second row, then the first; the numbers over
+#                                     3; all but the first of the last axis
 #   x * 2   x + y   x.exp()           number by number
 #   x + b                             a row b, of shape [3], is added to every row of x
 #                                     (and a column, [2, 1], to every column)
@@ -232,7 +233,7 @@ STEEPNESS = torch.tensor([1.0, 0.001])  # of a valley: steep along w_1, flat alo
 
 
 def with_pytorch(kind: Any) -> Tensor:
-    """Where forty steps down the valley end, if PyTorch finds gradients and steps."""
+    """Where forty steps down the valley end; kind: torch.optim.SGD or Adam."""
     w = torch.ones(2).requires_grad_()
     optimizer = kind([w], lr=0.1)
     for _ in range(40):
@@ -272,7 +273,7 @@ def show_optimizers(lesson: Lesson) -> None:
         way["SGD"].append(sgd[1].item())
         way["Adam"].append(adam[1].item())
 
-    lesson.plot("On the flat way to 0", way, "step", "w_2")
+    lesson.plot("The flat way to 0 (m carries Adam past it)", way, "step", "w_2")
     theirs = [with_pytorch(torch.optim.SGD), with_pytorch(torch.optim.Adam)]
     lesson.same("By hand as in PyTorch: w after 40 steps", [sgd, adam], theirs)
     told = f"SGD gets to w = ({sgd[0]:.3f}, {sgd[1]:.3f}), Adam to ({adam[0]:.3f}, "
@@ -417,7 +418,8 @@ def parameters(model: nn.Module) -> int:
 def build_mlp(*sizes: int, f: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """An MLP: x [B, ...] is laid flat, then goes through layers y = f(W x + b).
 
-    build_mlp(16, 256, 26): 16 inputs, 256 hidden neurons, 26 scores, which need no f.
+    *sizes takes as many as one likes: build_mlp(16, 256, 26) has 16 inputs, 256 hidden
+    neurons and 26 outputs, which are scores and need no f.
     (With one output it would foretell a number: regression.)
     """
     layers: list[nn.Module] = [nn.Flatten()]
@@ -833,7 +835,8 @@ def read_digit(cnn: nn.Module, file: str | Path | Image.Image) -> tuple[int, flo
     OSError: the file is missing, or no picture. ValueError: it shows not one digit.
     """
     picture = file if isinstance(file, Image.Image) else Image.open(Path(file))
-    x = prepare_digit(picture).to(next(cnn.parameters()).device)
+    where = next(cnn.parameters()).device  # of the CNN
+    x = prepare_digit(picture).to(where)
     sure, digit = predict(cnn, x).softmax(-1)[0].max(0)
     return int(digit), 100 * sure.item()
 
@@ -1070,9 +1073,9 @@ def fit_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> float
 def show_novel(lesson: Lesson) -> None:
     """4.4 An LSTM reads text, and after every step foretells what comes next
 
-    Pride and Prejudice in pieces of words: how many bits, questions of yes or no, does
-    a character of its unseen tenth cost? Tables count what came after the last 0 to 3,
-    the LSTM sees up to 16.
+    Pride and Prejudice in pieces of words: how many bits does a character of its unseen
+    tenth cost (p = 1/8 costs three)? Tables count what came after the last 0 to 3, the
+    LSTM sees up to 16.
     """
     lesson.begin(show_novel, full=True)
     some = load_pieces(lesson.device, lesson.quick).unseen[40:60]
@@ -1084,8 +1087,10 @@ def show_novel(lesson: Lesson) -> None:
     tables = count_tables(lesson.device, lesson.quick)
     columns = ["table, 0 pieces", "1 piece", "2 pieces", "3 pieces", "LSTM"]
     lesson.table("", columns, {"bits a character": [*tables, bits]})
-    told = f"The LSTM needs {bits:.2f} bits, the table of one piece {tables[1]:.2f}"
-    lesson.shows(told, bits < tables[1])
+    told = (
+        f"The LSTM needs {bits:.2f} bits, a table of one piece {tables[1]:.2f} (of two "
+    )
+    lesson.shows(f"{told}{tables[2]:.2f})", bits < tables[1])
 
 
 def demo_lstm(lesson: Lesson | None = None) -> Lesson:
@@ -1107,6 +1112,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
 
     q [..., T, d_k]; k, v [..., S, d_k] -> [..., T, d_k]. causal: none looks ahead.
     """
+    # without the root, scores of long vectors were large, and softmax would pick one
     scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # [..., T, S]
     if causal:
         future = torch.ones_like(scores).triu(1).bool()  # True above the diagonal
@@ -1132,7 +1138,8 @@ class Block(nn.Module):
         # every head attends for itself: x <- x + W_O [head_1 ... head_h], of Norm(x)
         q, k, v = self.qkv(self.norm1(x)).chunk(3, dim=-1)  # [B, T, width] each
         heads = attention(self.split(q), self.split(k), self.split(v), causal=True)
-        side_by_side = heads.transpose(1, 2).flatten(2)  # [B, T, width]
+        by_place = heads.transpose(1, 2)  # [B, T, heads, width / heads]
+        side_by_side = by_place.flatten(2)  # [B, T, width]
         x = x + self.mix(side_by_side)
         # feed-forward: x <- x + W_2 gelu(W_1 Norm(x)); gelu is a smooth ReLU
         hidden = F.gelu(self.up(self.norm2(x)), approximate="tanh")  # [B, T, 4 width]
@@ -1140,7 +1147,8 @@ class Block(nn.Module):
 
     def split(self, x: Tensor) -> Any:
         """[B, T, width] -> [B, heads, T, width / heads]: each head has its own part."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        parts = x.unflatten(-1, (self.heads, -1))  # [B, T, heads, width / heads]
+        return parts.transpose(1, 2)
 
 
 class GPT(nn.Module):
@@ -1188,7 +1196,7 @@ def show_attention(lesson: Lesson) -> None:
     w_q, w_k, w_v = torch.randn(3, 16, 16) / 4
     q, k, v = x @ w_q, x @ w_k, x @ w_v  # query, key and value of each word: [4, 16]
 
-    # with the identity as values, each weighted mean is the list of its weights: [4, 4]
+    # row n of the identity means "word n alone", so each mean shows its weights: [4, 4]
     free = attention(q, k, torch.eye(4))
     masked = attention(q, k, torch.eye(4), causal=True)
     rows = {words[n]: [*free[n], "", *masked[n]] for n in range(4)}
@@ -1288,7 +1296,7 @@ def show_context(lesson: Lesson, gpt: GPT) -> None:
     lesson.begin(show_context)
     unseen = load_pieces(lesson.device, lesson.quick).unseen
     ids = torch.tensor(unseen, device=lesson.device)
-    places = min(4_096, (len(ids) - 64) // 64 * 64)
+    places = min(2_048, (len(ids) - 64) // 64 * 64)
     contexts = [1, 4, 16, 64]
     bits = []
     for n in contexts:
@@ -1602,7 +1610,8 @@ def show_senses(lesson: Lesson) -> None:
     same_sense, other_sense, senses = [], [], sentences("senses")
     for word, three in senses.items():  # twice in one sense, then in another
         ids, states, _ = features(bert, three)
-        vectors = states[ids == bert[0].convert_tokens_to_ids(word)]  # [3, d]
+        number = bert[0].convert_tokens_to_ids(word)
+        vectors = states[ids == number]  # the word's own in each sentence: [3, d]
         # cosine(a, b) = a b / (length of a x length of b)
         near, far = F.cosine_similarity(vectors[:1], vectors[1:]).tolist()
         same_sense.append(near)
@@ -1728,6 +1737,7 @@ def short_training(model: nn.Module, steps: int, rate: float) -> torch.optim.Opt
     def change_rate(*_: Any) -> None:
         schedule.step()
 
+    # hooks: clip is called before each optimizer.step(), change_rate after it
     optimizer.register_step_pre_hook(clip)
     optimizer.register_step_post_hook(change_rate)
     return optimizer

@@ -3,6 +3,7 @@
 python tests/controls.py [3.6 4.3 ...]      all, or those of some parts
 """
 
+import collections
 import importlib.util
 import itertools
 import json
@@ -51,6 +52,11 @@ def part_3_6():
         dl.fit(lesson, net, data, steps=150, rate=0.006)
         told = f"{depth} layers, {block.__name__}, {start}'s start: %; first / last"
         yield told, f"{dl.accuracy(net, *data[2:]):.1f}; {first / last:.0e}"
+    for depth, block in kinds:
+        net = dl.build_deep(depth, block)
+        dl.fit(lesson, net, data, steps=1_500, rate=0.006)
+        told = f"{depth} layers, {block.__name__}, ten times as many steps: %"
+        yield told, f"{dl.accuracy(net, *data[2:]):.1f}"
 
 
 def part_4_2():
@@ -61,7 +67,7 @@ def part_4_2():
 
 def recalled(model, steps, rate, short_first):
     x_test, y_test = dl.recall_batch(lesson, length=100, rows=1_000)
-    growing = range(2, 200, 7) if short_first else [100] * 17
+    growing = range(2, 300, 2_400 // steps) if short_first else [100] * 17
 
     def batches(step):
         return dl.recall_batch(lesson, min(100, growing[step // 20]))
@@ -91,8 +97,37 @@ def part_5_2():
         told = f"GPT, {'' if places else 'no '}positions, rate {rate}: % recalled"
         yield told, recalled(gpt, 200, rate, False)
 
+    lstm = nn.Sequential(dl.Recurrent(nn.LSTM, 8, hidden=64), dl.LastPlace())
+    told = "LSTM, short ones first, as many steps, rate 0.02: %"
+    yield told, recalled(lstm, 200, 0.02, True)
+
+
+def kneser_ney(pieces, n):  # Kneser and Ney 1995, interpolated, discount 0.75
+    counts = [None] * n + [collections.defaultdict(collections.Counter)]
+    for place in range(n, len(pieces.seen)):
+        before = tuple(pieces.seen[place - n : place])
+        counts[n][before][pieces.seen[place]] += 1
+    for shorter in range(n - 1, -1, -1):  # in how many longer contexts each came
+        counts[shorter] = collections.defaultdict(collections.Counter)
+        for before, came in counts[shorter + 1].items():
+            counts[shorter][before[1:]].update(came.keys())
+    bits = []
+    for place in range(3, len(pieces.unseen)):
+        p = 1 / dl.load_tokenizer().get_vocab_size()
+        for length in range(n + 1):
+            came = counts[length].get(tuple(pieces.unseen[place - length : place]))
+            if came:
+                kept = max(came[pieces.unseen[place]] - 0.75, 0)
+                p = (kept + 0.75 * len(came) * p) / came.total()
+        bits.append(-math.log2(p))
+    return f"{mean(bits) / pieces.letters:.2f}"
+
 
 def part_5_3():
+    for n in (1, 2, 3):
+        told = f"table of {n} pieces, Kneser-Ney: bits a character"
+        yield told, kneser_ney(dl.load_pieces(lesson.device), n)
+
     seen, unseen = (torch.tensor([*text.encode("ascii")]) for text in dl.load_novel())
     rows, tests = seen.unfold(0, 65, 1), unseen.unfold(0, 65, 64)  # 64, and the next
     data = dl.Data(rows[:, :-1], rows[:, 1:], tests[:, :-1], tests[:, 1:])

@@ -171,7 +171,7 @@ def test_a_plot_has_the_highest_value_highest_and_the_last_at_the_right(lecture)
 
 def test_odd_curves_are_drawn_all_the_same(lecture):
     some = {"equal": [2.0, 2.0, 2.0], "some": [NAN, 3.0, -math.inf]}
-    none = {"diverged": [NAN, NAN], "fine": [1.0, 2.0]}  # DEFECT: draw_plot, IndexError
+    none = {"diverged": [NAN, NAN], "fine": [1.0, 2.0]}
     for curves in ({"one point": [3.0]}, some, {"far": [1e9, -1e9, 0.0]}, none):
         for log in ("", "log y"):
             lecture.draw_plot("title", curves, "step", "loss", None, log)
