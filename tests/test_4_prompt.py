@@ -107,7 +107,7 @@ def test_what_is_not_one_digit_is_told_so(lecture, reader, tmp_path):
     four = Image.new("L", (4 * seven.width, seven.height), "white")
     for n in range(4):
         four.paste(seven, (n * seven.width, 0))
-    full = ImageOps.expand(Image.new("L", (86, 86)), 2, "white")  # DEFECT: reads a 2
+    full = ImageOps.expand(Image.new("L", (86, 86)), 2, "white")
     for picture in (four, white, full):
         with pytest.raises(ValueError, match="digit"):
             lecture.read_digit(reader, picture)

@@ -105,7 +105,7 @@ def test_a_students_mistake_shows_its_lines(monkeypatch, tmp_path, capsys):
     assert lesson.status == 1 and passed(lesson, "9.9") == [True]
     assert "in show_layers" in out and "run_demo" not in out
     assert "NameError: name 'my_size' is not defined" in out
-    with pytest.raises(NameError):  # DEFECT: `reading` takes it for a damaged file
+    with pytest.raises(NameError):
         load(("float(number) for", "float(my_number) for")).load_letters(CPU)
 
 
