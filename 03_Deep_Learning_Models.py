@@ -1348,8 +1348,8 @@ def continue_text(
 def show_generation(lesson: Lesson, gpt: GPT) -> None:
     """5.6 Text generation: a piece is chosen, becomes part of the text, and so on
 
-    What is likely next, to GPT-2, at temperature 1 and at 0.5? Then it goes on, choosing
-    in four ways.
+    What is likely next, to GPT-2, at temperature 1 and at 0.5? Then it goes on, in four
+    ways.
     """
     lesson.begin(show_generation)
     tokenizer, library = lesson.load("GPT-2")
