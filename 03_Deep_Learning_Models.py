@@ -203,8 +203,9 @@ def show_learning(lesson: Lesson) -> None:
         w = w - 1.0 * x.T @ d_z
         b = b - 1.0 * d_z.sum(0)
 
-    zeros, random = torch.zeros, torch.randn
-    start = Net(random(2, 16), zeros(16), random(16, 1) / 4, zeros(1))
+    w1 = torch.randn(2, 16)  # a random start, or all hidden neurons would stay alike
+    w2 = torch.randn(16, 1) / 4
+    start = Net(w1, torch.zeros(16), w2, torch.zeros(1))
     after_30, _ = learn(start, x, y, steps=30)
     after_1000, losses = learn(start, x, y, steps=1_000)
 
@@ -504,7 +505,8 @@ def overfit(lesson: Lesson, data: Data) -> None:
     fit(lesson, mlp, few, steps=500, rate=0.003, rows=250, look=look)
     names = ["step", "loss"]
     lesson.plot("An MLP learns 250 letters by heart", losses, *names, range(0, 500, 25))
-    least, last = min(losses["on others"]), losses["on others"][-1]
+    least = min(losses["on others"])
+    last = losses["on others"][-1]
     known = losses["on the 250"][-1]
     told = f"While its loss on these goes to {known:.3f}, that on others falls to "
     told += f"{least:.2f}, then rises to {last:.2f}"
@@ -680,7 +682,8 @@ def show_shift(lesson: Lesson, cnn: nn.Sequential, mlp: nn.Sequential) -> None:
     # column j + 1 of the one is column j of the other
     name = "A moved digit has the same maps, moved, but for the border (equivariance)"
     lesson.same(name, moved[..., 1:], still[..., :-1])
-    by_cnn, by_mlp = right["CNN"][2], right["MLP"][2]
+    by_cnn = right["CNN"][2]
+    by_mlp = right["MLP"][2]
     told = f"Moved by two pixels, the CNN reads {by_cnn:.1f} %, the MLP {by_mlp:.1f} %"
     lesson.shows(told, by_cnn > by_mlp + 8)
     at_four = right["CNN"][4]
@@ -762,12 +765,14 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     rows |= {f"R^2 of the move, {name}": place[name] for name in place}
     lesson.table("told from", ["pixels", "block 1", "block 2", "dense layer"], rows)
     draw_filters(lesson, cnn, data.x_test[:1])
-    steps, untrained = read["trained"], read["untrained"][3]
+    steps = read["trained"]
+    untrained = read["untrained"][3]
     rises = steps == sorted(set(steps))
     rises = rises and steps[3] >= untrained + 5
     told = f"Each trained layer tells the digit better, to {steps[3]:.0f} %; the last, "
     lesson.shows(f"{told}untrained, gives {untrained:.0f} %", rises)
-    where, untrained = place["trained"][3], place["untrained"][3]
+    where = place["trained"][3]
+    untrained = place["untrained"][3]
     told = f"From it a linear model tells the move worse: R^2 {where:.2f}, untrained "
     lesson.shows(f"{told}{untrained:.2f}", where < 0.75 and where < untrained - 0.1)
 
@@ -911,7 +916,8 @@ def show_steps(lesson: Lesson) -> None:
     """
     lesson.begin(show_steps)
     x = torch.randn(6, 3)
-    rnn, lstm = nn.RNN(3, 5), nn.LSTM(3, 5)
+    rnn = nn.RNN(3, 5)
+    lstm = nn.LSTM(3, 5)
     states = rnn_by_hand(rnn, x)  # [6, 5]
     h, f, c = lstm_by_hand(lstm, x)
     rows = {"RNN, h_t": states[:, 0], "LSTM, h_t": h[:, 0], "LSTM, f_t": f[:, 0]}
@@ -963,7 +969,8 @@ def show_gradients(lesson: Lesson) -> None:
     told = f"The RNN's vanishes ({far['RNN']:.0e}); with a W_hh four times as large it "
     gone = far["RNN"] < 1e-6 and far["larger W_hh"] > 100
     lesson.shows(f"{told}explodes ({far['larger W_hh']:.0e})", gone)
-    left, left_at_first = far["LSTM, open gate"], far["LSTM"]
+    left = far["LSTM, open gate"]
+    left_at_first = far["LSTM"]
     told = f"Of an LSTM's {left:.2f} comes back with an open forget gate, with a half "
     lesson.shows(
         f"{told}open one {left_at_first:.0e}", 10 > left > 0.01 > left_at_first
@@ -1029,7 +1036,8 @@ def show_memory(lesson: Lesson) -> None:
 
     gate["after"] = forget_gate(lstm, x_test[0])
     lesson.plot("The LSTM's forget gate (1: keep, 0: forget)", gate, "symbol", "f_t")
-    before, after = mean(gate["before training"]), mean(gate["after"])
+    before = mean(gate["before training"])
+    after = mean(gate["after"])
     told = f"The LSTM recalls {right['LSTM']:.1f} %, the RNN {right['RNN']:.1f} %"
     lesson.shows(told, right["LSTM"] >= 99 and right["RNN"] < 30)
     told = f"The LSTM's forget gate has opened, from {before:.2f} to {after:.2f}"
@@ -1052,7 +1060,8 @@ def write_text(model: nn.Module, device: torch.device) -> str:
 def fit_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> float:
     """Train a model to foretell the novel's next piece: bits a character, unseen."""
     pieces = load_pieces(lesson.device, lesson.quick)
-    x, y = pieces.data.x_test, pieces.data.y_test
+    x = pieces.data.x_test
+    y = pieces.data.y_test
     # a piece costs -log2 p(the piece that came) = cross-entropy / log 2 bits
     scale = 1 / math.log(2) / pieces.letters
     curve: list[float] = []
@@ -1459,7 +1468,8 @@ def show_sight(lesson: Lesson) -> None:
 
     names = ["a head of GPT-2", "a head of BERT"]
     lesson.picture("Where two heads look (chosen to be clear)", maps, names, 2, words)
-    gpt, bert = lesson.called("GPT-2"), lesson.called("BERT")
+    gpt = lesson.called("GPT-2")
+    bert = lesson.called("BERT")
     told = f"{ahead['GPT-2']:.0f} % of {gpt}'s attention goes to later places, "
     told += f"{ahead['BERT']:.0f} % of {bert}'s"
     lesson.shows(told, ahead["GPT-2"] == 0 and ahead["BERT"] > 10)
@@ -1609,7 +1619,8 @@ def show_senses(lesson: Lesson) -> None:
     """
     lesson.begin(show_senses)
     bert = lesson.load("BERT")
-    same_sense, other_sense, senses = [], [], sentences("senses")
+    senses = sentences("senses")
+    same_sense, other_sense = [], []
     for word, three in senses.items():  # twice in one sense, then in another
         ids, states, _ = features(bert, three)
         number = bert[0].convert_tokens_to_ids(word)
@@ -1777,7 +1788,8 @@ def load_letters(device: torch.device) -> Data:
 
     n = len(x) * 4 // 5
     x = (x - x[:n].mean(0)) / x[:n].std(0)  # each column: mean 0, deviation 1
-    x, y = x.to(device), y.to(device)
+    x = x.to(device)
+    y = y.to(device)
     return Data(x[:n], y[:n], x[n:], y[n:])
 
 
@@ -1890,8 +1902,10 @@ def sentences(kind: str) -> Any:
 def probe(x: Tensor, wanted: Tensor, x_test: Tensor) -> Tensor:
     """What a linear model, fitted to x [n, ...] and wanted [n, k], says of x_test."""
     x, x_test = x.flatten(1), x_test.flatten(1)
-    centre, scale = x.mean(0), x.std()
-    x, x_test = (x - centre) / scale, (x_test - centre) / scale
+    centre = x.mean(0)
+    scale = x.std()
+    x = (x - centre) / scale
+    x_test = (x_test - centre) / scale
     # least squares: where |x w - wanted|^2 is least, x^T x w = x^T wanted. A little on
     # the diagonal keeps w small (ridge regression)
     little = 0.01 * len(x) * torch.eye(x.shape[1], device=x.device)
@@ -2264,12 +2278,15 @@ class Axis:
     def __init__(
         self, values: Sequence[float], start: float, end: float, log: bool
     ) -> None:
-        self.start, self.end, self.log = start, end, log
+        self.start = start
+        self.end = end
+        self.log = log
         self.least = min((value for value in values if value > 0), default=1.0)
         low = min(map(self.scale, values))
         high = max(map(self.scale, values))
         margin = 0.04 * (high - low) or 1.0
-        self.low, self.high = low - margin, high + margin
+        self.low = low - margin
+        self.high = high + margin
 
     def scale(self, value: float) -> float:
         """The value or, on a logarithmic axis, its power of ten."""
@@ -2286,9 +2303,23 @@ class Axis:
         power = 10.0 ** math.floor(math.log10(least))
         step = next(n * power for n in (1, 2, 5, 10) if n * power >= least)
         step = math.ceil(step) if self.log else step
-        first, last = math.ceil(self.low / step), math.floor(self.high / step)
+        first = math.ceil(self.low / step)
+        last = math.floor(self.high / step)
         numbers = [n * step for n in range(first, last + 1)]
         return [10.0**number for number in numbers] if self.log else numbers
+
+
+def lines_of(
+    x: Sequence[float], curves: Mapping[str, Sequence[float]]
+) -> dict[str, list[Place]]:
+    """The points of each curve; what is no number is left out."""
+    lines = {}
+    for name, values in curves.items():
+        points = zip(x, values, strict=False)
+        finite = [point for point in points if math.isfinite(point[1])]
+        if finite:
+            lines[name] = finite
+    return lines
 
 
 def draw_plot(
@@ -2305,13 +2336,10 @@ def draw_plot(
     log: "log x", "log y". A value that is no number is left out.
     """
     x = list(range(max(map(len, curves.values()))) if x is None else x)
-    lines = {}
-    for name, values in curves.items():
-        points = zip(x, values, strict=False)
-        lines[name] = [point for point in points if math.isfinite(point[1])]
-        if not lines[name]:
-            del lines[name]
-    heights = [height for points in lines.values() for _, height in points]
+    lines = lines_of(x, curves)
+    heights = []
+    for points in lines.values():
+        heights += [height for _, height in points]
     longest = max(ImageFont.load_default(40).getlength(name) for name in lines)
     to_x = Axis(x, LEFT, WIDTH - 80 - longest, log == "log x")
     to_y = Axis(heights, BOTTOM, TOP, log == "log y")
@@ -2347,7 +2375,8 @@ def draw_plot(
 
 def places_of_a_map() -> Tensor:
     """Every place of a map of the half-moons, 80 rows of 120: [9600, 2], as (x, y)."""
-    up, across = torch.linspace(1.5, -1, 80), torch.linspace(-1.5, 2.5, 120)
+    up = torch.linspace(1.5, -1, 80)
+    across = torch.linspace(-1.5, 2.5, 120)
     return torch.cartesian_prod(up, across).flip(1)
 
 
@@ -2424,7 +2453,8 @@ pre, img { border-radius: 0.4rem; break-inside: avoid; }
 
 def page(story: Sequence[tuple[str, str]]) -> str:
     """The whole run as one HTML file, which needs no other file and no network."""
-    contents, body = [], []
+    contents = []
+    body = []
     for kind, content in story:
         text = html.escape(content)
         row = text.split(" ")[0]
