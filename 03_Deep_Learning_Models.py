@@ -1249,8 +1249,8 @@ def show_recall(lesson: Lesson) -> None:
 def show_gpt(lesson: Lesson) -> None:
     """5.3 GPT is trained to foretell the next piece, and so learns to write
 
-    The GPT of 5.2, now with four heads, learns from the novel of 4.4: the same pieces,
-    16 at most before each, for as many steps as the LSTM.
+    A GPT like 5.2's, with four heads and 3,000 pieces for symbols, learns from 4.4's
+    novel: 16 pieces at most before each, for as many steps as the LSTM.
     """
     lesson.begin(show_gpt, full=True)
     # on single characters, with as many steps, a GPT needs 2.1 bits, an LSTM 2.0: with
@@ -1320,7 +1320,8 @@ def show_context(lesson: Lesson, gpt: GPT) -> None:
         bits.append(loss.item() / math.log(2))
 
     names = ["pieces before it, at least", "bits a piece"]
-    lesson.plot("More context, fewer bits", {"GPT-2": bits}, *names, contexts, "log x")
+    curve = {lesson.called("GPT-2"): bits}
+    lesson.plot("More context, fewer bits", curve, *names, contexts, "log x")
     told = ", ".join(f"{value:.2f}" for value in bits)
     falls = bits == sorted(set(bits), reverse=True)
     lesson.shows(f"With at least 1, 4, 16, 64 before, a piece costs {told} bits", falls)
@@ -1466,7 +1467,7 @@ def show_sight(lesson: Lesson) -> None:
         place = words[-1].index("house")
         moved[name] = change[0, :place].max().item()
 
-    names = ["a head of GPT-2", "a head of BERT"]
+    names = [f"a head of {lesson.called(name)}" for name in ("GPT-2", "BERT")]
     lesson.picture("Where two heads look (chosen to be clear)", maps, names, 2, words)
     gpt = lesson.called("GPT-2")
     bert = lesson.called("BERT")
@@ -1580,8 +1581,8 @@ def show_masks(lesson: Lesson) -> None:
     true = follows(bert, pairs).count(True)
     false = follows(bert, strangers).count(True)
     share = 50 * (true + len(pairs) - false) / len(pairs)
-    told = f"It says that {true} of {len(pairs)} pairs follow, and {false} of as many "
-    lesson.shows(f"{told}strangers: {share:.0f} % right", share >= 65)
+    told = f"Of {len(pairs)} pairs it says so of {true}, of as many strangers, wrongly,"
+    lesson.shows(f"{told} of {false}: {share:.0f} % right", share >= 65)
     if lesson.source == "embedded":
         lesson.say("(Quotation marks help it: 58 % without. Guessing gives 50 %.)")
 
@@ -1721,7 +1722,7 @@ def show_table(lesson: Lesson) -> None:
     }
     lesson.table("", ["best for", "because"], rows)
     columns = ["parameters", "learned from", "seconds", "% right", "bits"]
-    scores = {}
+    scores = {}  # bits: a character of the novel
     for name, score in lesson.scores.items():
         scores[name] = [score[column] for column in columns]
     if scores:
