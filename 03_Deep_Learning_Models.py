@@ -6,10 +6,10 @@
 
 Read it from top to bottom. Each function `show_...` is one part. Its first lines are
 what the screen says first; then comes the experiment, then what was found. The numbers
-after a ✓ were measured by the very run that prints them; what stands in brackets was
-measured by tests/controls.py. Seven words do the telling (section 7 has their code):
+after a ✓ were measured by the very run that prints them; other figures that it says, by
+tests/controls.py. Seven words do the telling (section 7 has their code):
 
-    lesson.begin    begins a part; full=True: --quick trains too little for its claims
+    lesson.begin    begins a part (full=True: --quick leaves its claims out)
     lesson.say      prints a sentence
     lesson.table    prints a table: corner, names of the columns, a row for each name
     lesson.plot     draws curves: title, curves, names of both axes, places on x
@@ -64,6 +64,7 @@ except ModuleNotFoundError as missing:
     needed = Path(__file__).resolve().with_name("requirements.txt")
     sys.exit(f'{missing}. Run:  "{sys.executable}" -m pip install -r "{needed}"')
 
+# the folder data beside this file (a notebook has no __file__: beside it)
 DATA = Path(globals().get("__file__", "notebook")).resolve().parent / "data"
 
 
@@ -80,7 +81,10 @@ DATA = Path(globals().get("__file__", "notebook")).resolve().parent / "data"
 #                                     (and a column, [2, 1], to every column)
 #   x.sum()   x.sum(0)   x.mean()     of all numbers; of each column, [3]; the mean
 #   x.T                               transposed, rows become columns: [3, 2]
-#   x @ w                             matrix product: [2, 3] @ [3, 4] gives [2, 4]
+#   x @ w                             matrix product: [2, 3] @ [3, 4] gives [2, 4]; with
+#                                     more axes, of the last two, for each of the others
+#   x.flatten(0, 1)                   makes one axis of two: [5, 2, 3] becomes [10, 3];
+#   x.unflatten(0, (5, 2))            and back; x[:, None] adds an axis: [2, 1, 3]
 #   x.item()   x.tolist()             a tensor's only number; its numbers as a list
 #   x.requires_grad_()                from now on it is noted what is computed from x;
 #   loss.backward()                   after this, x.grad is dloss/dx, shaped like x: for
@@ -88,7 +92,8 @@ DATA = Path(globals().get("__file__", "notebook")).resolve().parent / "data"
 #   layer = nn.Linear(3, 4)           four neurons with three inputs: layer.weight is W
 #                                     [4, 3] and layer.bias b [4], random at first
 #   layer(x)                          x W^T + b: [2, 4], as W has a row for each neuron
-#   class M(nn.Module)                a model of one's own: M()(x) calls its forward(x)
+#   class M(nn.Module)                a model of one's own: __init__ makes its layers,
+#                                     after super().__init__(); M()(x) calls forward(x)
 
 
 def show_neuron(lesson: Lesson) -> None:
@@ -130,7 +135,7 @@ def two_moons(points: int) -> tuple[Tensor, Tensor]:
 class Net(NamedTuple):
     """Weights and biases: two inputs, 16 hidden neurons, one output."""
 
-    w1: Tensor  # [2, 16], a column for each hidden neuron
+    w1: Tensor  # [2, 16], a column for each hidden neuron (nn.Linear has rows)
     b1: Tensor  # [16]
     w2: Tensor  # [16, 1]
     b2: Tensor  # [1]
@@ -153,8 +158,8 @@ def backward(net: Net, x: Tensor, y: Tensor) -> Net:
     """The chain rule, from the loss back to every weight: dL/dw, shaped like Net."""
     h, p = forward(net, x)
     # For one point L is -log p if y = 1, so dL/dp = -1 / p; if y = 0, it is
-    # -log(1 - p), so dL/dp = 1 / (1 - p). p = Sigmoid(z) has dp/dz = p (1 - p). The
-    # product, dL/dz, is p - y both times. L is a mean of B points: each has 1 / B of it
+    # -log(1 - p), so dL/dp = 1 / (1 - p). p = Sigmoid(z) has dp/dz = p (1 - p). Their
+    # product, dL/dz, is -(1 - p), or p: both times p - y. And L is a mean of B points
     d_z = (p - y) / len(x)  # [B, 1]
 
     # z = h_1 w_1 + ... + h_16 w_16 + b, so dL/dw_i is the sum of h_i dL/dz over all
@@ -162,11 +167,11 @@ def backward(net: Net, x: Tensor, y: Tensor) -> Net:
     d_w2 = h.T @ d_z
     d_b2 = d_z.sum(0)
 
-    # one layer back: h_i enters z with the weight w_i, so dL/dh_i = dL/dz w_i
+    # One layer back: h_i enters z with the weight w_i, so dL/dh_i = dL/dz w_i
     d_h = d_z @ net.w2.T  # [B, 16]
     # h = tanh(s), and its slope is 1 - h^2, so dL/ds = dL/dh (1 - h^2)
     d_s = d_h * (1 - h**2)
-    # s = x W1 + b1: as above
+    # s = x W1 + b1, so as above: [2, B] @ [B, 16], a column for each hidden neuron
     return Net(x.T @ d_s, d_s.sum(0), d_w2, d_b2)
 
 
@@ -225,7 +230,8 @@ def show_learning(lesson: Lesson) -> None:
     lesson.picture("Where each one says: blue", maps, captions, columns=4)
     # the same start once more, but now PyTorch notes what is computed from it
     copies = [weights.clone().requires_grad_() for weights in start]
-    loss_of(forward(Net(*copies), x)[1], y).backward()  # *: a list as four arguments
+    _, p = forward(Net(*copies), x)  # *: the list's members, as four arguments
+    loss_of(p, y).backward()
     name = "By hand as in PyTorch: the first gradient of every weight and bias"
     lesson.same(name, list(backward(start, x, y)), [copy.grad for copy in copies])
     told = f"The loss falls from {losses[0]:.2f} to {losses[-1]:.3f}; of new points "
@@ -267,7 +273,8 @@ def show_optimizers(lesson: Lesson) -> None:
         g = STEEPNESS * adam
         m = 0.9 * m + 0.1 * g
         v = 0.999 * v + 0.001 * g**2
-        # both start at 0, so early ones are raised: m / (1 - 0.9^t), v / (1 - 0.999^t)
+        # both start at 0, so they are too small at first: in m after t steps, all g
+        # together count 1 - 0.9^t. Hence m / (1 - 0.9^t), v / (1 - 0.999^t)
         m_raised = m / (1 - 0.9**t)
         v_raised = v / (1 - 0.999**t)
         # w <- w - rate m / (sqrt(v) + 1e-8): if g stays the same, m / sqrt(v) is 1 or
@@ -280,14 +287,13 @@ def show_optimizers(lesson: Lesson) -> None:
     lesson.plot("Along the flat w_2 (m carries Adam past 0)", path, "step", "w_2")
     theirs = [with_pytorch(torch.optim.SGD), with_pytorch(torch.optim.Adam)]
     lesson.same("By hand as in PyTorch: w after 40 steps", [sgd, adam], theirs)
-    told = (
-        f"SGD gets to w = ({sgd[0]:.3f}, {sgd[1]:.3f}), Adam, alike along both axes, "
-    )
-    told += f"to ({adam[0]:.3f}, {adam[1]:.3f})"
+    told = f"SGD gets to w = ({sgd[0]:.3f}, {sgd[1]:.3f}), Adam, alike along both "
+    told += f"axes, to ({adam[0]:.3f}, {adam[1]:.3f})"
     alike = abs(adam[0] - adam[1]) < 0.01
     lesson.shows(told, alike and sgd[0] < 0.05 and sgd[1] > 0.9)
     low = [(STEEPNESS * w**2 / 2).sum() for w in (sgd, adam)]
-    lesson.say(f"The flat axis matters little to L, now {low[0]:.4f} and {low[1]:.4f}.")
+    told = f"By L alone SGD is ahead ({low[0]:.4f}, Adam {low[1]:.4f}), as w_2 hardly "
+    lesson.say(f"{told}counts: but along w_2 it has not moved.")
 
 
 def show_outputs(lesson: Lesson) -> None:
@@ -309,9 +315,12 @@ def show_outputs(lesson: Lesson) -> None:
 
     rows = {"score z": z, "e^z": z.exp(), "probability": p}
     lesson.table("", ["first", "second", "third"], rows)
-    lesson.say(f"The loss is -log {p[1]:.3f} = {cross_entropy:.3f}.")
+    told = f"The loss is -log {p[1]:.3f} = {cross_entropy:.3f}. Of the first two, "
+    lesson.say(f"{told}Sigmoid gives the first {yes:.2f}.")
     ours = [p, cross_entropy, yes, squared]
-    entropy = F.cross_entropy(z, torch.tensor(1))
+    entropy = F.cross_entropy(
+        z, torch.tensor(1)
+    )  # from the scores: it has softmax inside
     theirs = [z.softmax(0), entropy, z[:2].softmax(0)[0], F.mse_loss(z, target)]
     name = "By hand as in PyTorch: softmax, cross-entropy, Sigmoid, mean squared error"
     lesson.same(name, ours, theirs)
@@ -339,7 +348,7 @@ def shuffled(data: Data, rows: int = 256) -> Iterator[Batch]:
     """
     while True:
         order = torch.randperm(len(data.x))  # for five examples: 3 1 4 0 2, say
-        for chosen in order.split(rows):
+        for chosen in order.split(rows):  # parts of so many
             yield data.x[chosen], data.y[chosen]
 
 
@@ -353,8 +362,8 @@ def train(
 ) -> tuple[list[float], float]:
     """The one training loop, as in 1.3: the loss of every step, the seconds it took.
 
-    The model gives logits [B, C], or [B, T, C] if it answers at each of T places.
-    look() is called every 25 steps, to see how far it is.
+    The model gives logits [B, C], or [B, T, C] if it answers at each of T places. look,
+    a function without arguments, is called every 25 steps, to see how far it is.
     """
     steps = 10 if lesson.quick else steps
     # Adam, with a rate that rises and falls, and no gradient longer than 1 (section 7)
@@ -367,7 +376,7 @@ def train(
             look()
         model.train()  # switches on what only a training needs (dropout, in others)
         x, y = next(batches)
-        # 1. forward pass: [B, C], or [B T, C], as flatten makes one axis of B and T
+        # 1. forward pass: [B, C]. (0, -2) are all axes but the last: B and T become one
         logits = model(x).flatten(0, -2)
         loss = F.cross_entropy(logits, y.flatten())  # 2. loss
         optimizer.zero_grad()
@@ -475,18 +484,15 @@ def show_letters(lesson: Lesson) -> None:
     lesson.table("% correct", [f"from {size:,}" for size in sizes], right)
     best = right["MLP, new letters"][-1]
     lead = best - right["linear, new letters"][-1]
-    told = (
-        f"With {n:,} letters the MLP reads {best:.1f} % of new ones, {lead:.0f} points "
-    )
-    lesson.shows(f"{told}more than a linear model", best >= 97 and lead >= 15)
+    told = f"With {n:,} letters the MLP reads {best:.1f} % of new ones, {lead:.0f} "
+    lesson.shows(f"{told}points more than a linear model", best >= 97 and lead >= 15)
 
     known = right["MLP, letters learned"][0]
-    gap = known - right["MLP, new letters"][0]
+    gap = known - right["MLP, new letters"][0]  # overfitting
     linear_gap = right["linear, letters learned"][0] - right["linear, new letters"][0]
-    told = (
-        f"With {n // 64} it knows {known:.0f} % of those and {gap:.0f} points less of "
-    )
-    told += f"new ones (linear: {linear_gap:.0f} less)"
+    new = right["MLP, new letters"][0]
+    told = f"Of {n // 64} letters learned the MLP reads {known:.0f} %, of new ones "
+    told += f"{new:.0f} %: {gap:.0f} points less (linear: {linear_gap:.0f})"
     lesson.shows(told, known == 100 and gap >= 30)
     overfit(lesson, data._replace(x=data.x[: n // 64], y=data.y[: n // 64]))
 
@@ -506,11 +512,11 @@ def overfit(lesson: Lesson, few: Data) -> None:
     known = losses["letters learned"][-1]
     least = min(losses["new letters"])
     last = losses["new letters"][-1]
-    told = (
-        f"Its loss on those falls to {known:.3f}; on new ones it falls to {least:.2f}, "
+    told = f"Its loss on those falls to {known:.3f}; on new ones it falls to "
+    lesson.shows(f"{told}{least:.2f}, then rises to {last:.2f}", last > 1.5 * least)
+    lesson.say(
+        "(It reads no fewer new letters then, but is surer and surer where it errs.)"
     )
-    lesson.shows(f"{told}then rises to {last:.2f}", last > 1.5 * least)
-    lesson.say("(It reads no fewer new letters then, but is too sure of its mistakes.)")
 
 
 def demo_mlp(lesson: Lesson | None = None) -> Lesson:
@@ -580,19 +586,20 @@ def show_convolution(lesson: Lesson) -> None:
     digit = load_mnist(lesson.device, lesson.quick).x_test[0].cpu()  # [1, 28, 28]
     upright = torch.tensor([[[-1.0, 0.0, 1.0]] * 3])  # [1, 3, 3]: one channel, grey
     level = upright.transpose(1, 2)  # its rows are -1 -1 -1, 0 0 0, 1 1 1
-    maps = torch.stack(
-        [convolve(digit, upright), convolve(digit, level)]
-    )  # [2, 26, 26]
-    # pooling: of each 2 x 2, upper left and right, lower left and right ([0::2]: every
-    # other one, from the first on)
+    by_hand = [convolve(digit, upright), convolve(digit, level)]
+    maps = torch.stack(by_hand)  # [2, 26, 26]
+    # pooling: of each 2 x 2, the upper left one stands in an even row and column (0::2
+    # is 0, 2, 4 ...), the upper right one in an even row and an odd column (1::2) ...
     upper = [maps[:, 0::2, 0::2], maps[:, 0::2, 1::2]]
     lower = [maps[:, 1::2, 0::2], maps[:, 1::2, 1::2]]
     four = torch.stack(upper + lower)  # [4, 2, 13, 13]
     # a filter of the next layer sees both maps, as two channels. Padding 1: a border of
     # zeros, one wide. Stride 2: at every other place
     second = nn.Conv2d(2, 1, kernel_size=3, padding=1, stride=2)
+    padded = F.pad(maps, (1, 1, 1, 1))  # one more at the left, right, top, bottom
+    weight = second.weight[0]  # of its only filter: [2, 3, 3]
     bias = second.get_parameter("bias")[0]
-    deeper = convolve(F.pad(maps, (1, 1, 1, 1)), second.weight[0], bias, stride=2)
+    deeper = convolve(padded, weight, bias, stride=2)
 
     tiles = [digit[0], maps[0], four.amax(0)[0], maps[1], four.amax(0)[1]]
     light = [tile.relu() / tile.max() for tile in tiles]  # each from 0 to 1
@@ -605,6 +612,7 @@ def show_convolution(lesson: Lesson) -> None:
     name = "By hand as in PyTorch: filters, max and average pooling, a second layer"
     lesson.same(name, ours, theirs)
 
+    # the filter's left edge can stand at 0, stride, 2 stride ... n + 2 padding - k, so
     # size = (n + 2 padding - k) / stride + 1, rounded down
     size = (26 + 2 * 1 - 3) // 2 + 1
     name = (
@@ -650,7 +658,7 @@ def show_digits(lesson: Lesson) -> tuple[nn.Sequential, nn.Sequential]:
     lesson.say(f"In data/pictures/seven.png the CNN sees a {digit}, {sure:.0f} % sure.")
     times = seconds["CNN"] / seconds["MLP"]
     told = f"The linear model reads {right['linear']:.1f} % of new digits, the MLP "
-    told += f"{right['MLP']:.1f} %, and the CNN, {times:.0f} times as slow to train, "
+    told += f"{right['MLP']:.1f} %, and the CNN, {times:.0f} times slower, "
     told += f"{right['CNN']:.2f} %"
     best = right["CNN"] >= 99 and right["CNN"] > right["MLP"] > right["linear"]
     lesson.shows(told, best)
@@ -682,7 +690,7 @@ def shift_right(images: Tensor, pixels: int) -> Tensor:
 def show_shift(lesson: Lesson, cnn: nn.Sequential, mlp: nn.Sequential) -> None:
     """3.3 The same pattern is detected wherever it appears
 
-    In training, digits stand in the middle. Now they move to the right: how many are
+    In training, digits stand in the middle. Now 5,000 new ones move right. How many are
     still read?
     """
     lesson.begin(show_shift, full=True)
@@ -772,7 +780,7 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
 
     Digits are moved sideways, by -3 to 3 pixels. From what each layer makes of 500 of
     them, linear models learn which digit it is, and which of the seven moves was made
-    (guessing gets 14 %). How often are they right about others?
+    (guessing gets 14 %).
     """
     lesson.begin(show_features, full=True)
     data = load_mnist(lesson.device, lesson.quick)
@@ -794,7 +802,7 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     columns = ["pixels", "block 1", "block 2", "dense layer"]
     lesson.table("% correct, from its", columns, rows)
     digits = which["trained"]
-    rises = digits == sorted(set(digits))
+    rises = digits == sorted(set(digits))  # in order, and no two alike
     untrained = which["untrained"][3]
     told = f"From the dense layer a linear model reads {digits[3]:.0f} % of the digits "
     told += f"(pixels: {digits[0]:.0f}, untrained: {untrained:.0f})"
@@ -896,8 +904,10 @@ def lstm_by_hand(lstm: nn.LSTM, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     # each has rows for i, f, c and o, in this order
     w_x, w_h, b_x, b_h = lstm.parameters()
-    # each matrix acts on [h_(t-1), x_t], the two laid side by side
-    w_i, w_f, w_c, w_o = torch.cat([w_h, w_x], dim=1).chunk(4)  # chunk: four parts
+    w = torch.cat(
+        [w_h, w_x], dim=1
+    )  # it acts on [h_(t-1), x_t]: [4 hidden, hidden + d]
+    w_i, w_f, w_c, w_o = w.chunk(4)  # chunk: four parts, [hidden, hidden + d] each
     b_i, b_f, b_c, b_o = (b_x + b_h).chunk(4)
     h = torch.zeros_like(b_i)
     c = torch.zeros_like(b_i)
@@ -947,7 +957,8 @@ def show_steps(lesson: Lesson) -> None:
 def open_forget_gate(lstm: nn.RNNBase) -> nn.RNNBase:
     """Start an LSTM with its forget gate at Sigmoid(3) = 0.95: it keeps nearly all."""
     n = lstm.hidden_size
-    # its biases are in four parts of n, for i, f, c, o: the second is the forget gate's
+    # the biases b_h (hh) of layer 0 (l0) are in four parts of n, for i, f, c, o: the
+    # second is the forget gate's. .data: this is not noted for the gradient
     lstm.get_parameter("bias_hh_l0").data[n : 2 * n] = 3.0
     return lstm
 
@@ -975,16 +986,15 @@ def show_gradients(lesson: Lesson) -> None:
         h, _ = network(x)
         h[-1].sum().backward()  # from one number: the sum of the last outputs
         assert x.grad is not None  # [101, 8, 64], left there by backward()
-        lengths = x.grad.double().norm(dim=(1, 2))  # of each step's gradient: [101]
+        # how long each step's gradient is, the root of its sum of squares: [101]
+        lengths = x.grad.double().norm(dim=(1, 2))  # double: 1e-50 can be written, too
         sizes = lengths.flip(0)  # the last step first
         back[name] = (sizes / sizes[0]).tolist()
         far[name] = back[name][100]
 
     lesson.plot("What comes back", back, "steps back", "gradient", None, "log y")
-    told = (
-        f"100 steps back, the RNN's has vanished ({far['RNN']:.0e}); with W_hh times 4 "
-    )
-    told += f"it explodes ({far['larger W_hh']:.0e})"
+    told = f"100 steps back, the RNN's has vanished ({far['RNN']:.0e}); with W_hh "
+    told += f"times 4 it explodes ({far['larger W_hh']:.0e})"
     lesson.shows(told, far["RNN"] < 1e-6 and far["larger W_hh"] > 100)
     half_open = far["LSTM"]
     wide_open = far["LSTM, open gate"]
@@ -998,7 +1008,8 @@ class Recurrent(nn.Module):
     def __init__(self, cell: Any, symbols: int, hidden: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(symbols, 64)  # 64 learned numbers for each symbol
-        self.cell = cell(64, hidden, batch_first=True)  # cell: nn.RNN or nn.LSTM
+        # cell: nn.RNN or nn.LSTM; batch_first: it takes [B, T, 64]
+        self.cell = cell(64, hidden, batch_first=True)
         self.output = nn.Linear(hidden, symbols)
 
     def forward(self, ids: Tensor) -> Any:
@@ -1072,6 +1083,9 @@ def show_memory(lesson: Lesson) -> None:
     )
 
 
+# A tokenizer cuts text into pieces of words, of 3,000 kinds, and numbers them: ids.
+
+
 def write_text(model: nn.Module, device: torch.device) -> str:
     """Let a model write: it draws a piece, reads that, too, draws the next one ..."""
     start = load_tokenizer().encode("Elizabeth").ids
@@ -1080,7 +1094,10 @@ def write_text(model: nn.Module, device: torch.device) -> str:
         logits = predict(model, ids[:, -16:])[:, -1]  # after the last piece: [1, 3000]
         # temperature 0.7: softmax(logits / 0.7) makes what is likely a little likelier
         p = (logits / 0.7).softmax(-1)
-        ids = torch.cat([ids, torch.multinomial(p, num_samples=1)], dim=1)
+        drawn = torch.multinomial(
+            p, num_samples=1
+        )  # a piece's number, by chance: [1, 1]
+        ids = torch.cat([ids, drawn], dim=1)
     return " ".join(load_tokenizer().decode(ids[0].tolist()).split())
 
 
@@ -1089,9 +1106,10 @@ def learn_novel(
 ) -> tuple[float, list[float]]:
     """Train a model to predict the novel's next piece: bits a character, the curve."""
     pieces = load_pieces(lesson.device, lesson.quick)
-    x = pieces.data.x_test
-    y = pieces.data.y_test
-    # a piece costs -log2 p(the piece that came) = cross-entropy / log 2 bits
+    x = pieces.data.x_test  # 16 pieces in a row: [n, 16]
+    y = pieces.data.y_test  # and what follows each of them: [n, 16]
+    # a piece costs -log2 p(the piece that came) = cross-entropy / log 2 bits, for so
+    # many letters on average
     scale = 1 / math.log(2) / pieces.letters
     curve: list[float] = []
 
@@ -1127,8 +1145,8 @@ def show_novel(lesson: Lesson) -> None:
     tables = count_tables(lesson.device, lesson.quick)
     columns = ["table, 0 pieces", "1 piece", "2 pieces", "3 pieces", "LSTM"]
     lesson.table("", columns, {"bits a character": [*tables, bits]})
-    told = f"The LSTM needs {bits:.2f} bits a character, a table of one piece "
-    lesson.shows(f"{told}{tables[1]:.2f} (of two {tables[2]:.2f})", bits < tables[1])
+    told = f"The LSTM needs {bits:.2f} bits a character; a table of one piece needs "
+    lesson.shows(f"{told}{tables[1]:.2f}, of two {tables[2]:.2f}", bits < tables[1])
 
 
 def demo_lstm(lesson: Lesson | None = None) -> Lesson:
@@ -1185,8 +1203,10 @@ class Block(nn.Module):
 
     def split(self, x: Tensor) -> Any:
         """[B, T, width] -> [B, heads, T, width / heads]: each head has its own part."""
-        parts = x.unflatten(-1, (self.heads, -1))  # [B, T, heads, width / heads]
-        return parts.transpose(1, 2)
+        parts = x.unflatten(-1, (self.heads, -1))  # -1: what is left, width / heads
+        return parts.transpose(
+            1, 2
+        )  # heads before places: @ works on the last two axes
 
 
 class GPT(nn.Module):
@@ -1218,6 +1238,7 @@ class GPT(nn.Module):
         """This class with the weights of the library's GPT2LMHeadModel, of any size."""
         c = library.config
         gpt = cls(c.vocab_size, c.n_positions, c.n_embd, c.n_head, c.n_layer)
+        # a state dict has all weights by name; gpt2_weights (section 7) renames them
         gpt.load_state_dict(gpt2_weights(library))
         return gpt.to(library.device).eval()
 
@@ -1234,7 +1255,7 @@ def show_attention(lesson: Lesson) -> None:
     w_q, w_k, w_v = torch.randn(3, 16, 16) / 4
     q, k, v = x @ w_q, x @ w_k, x @ w_v  # query, key and value of each word: [4, 16]
 
-    # row n of the identity means "word n alone", so each mean shows its weights: [4, 4]
+    # weights @ identity = weights: with the identity for values, one sees them: [4, 4]
     free = attention(q, k, torch.eye(4))
     masked = attention(q, k, torch.eye(4), causal=True)
     rows = {words[n]: [*free[n], "", *masked[n]] for n in range(4)}
@@ -1287,11 +1308,13 @@ def show_gpt(lesson: Lesson) -> None:
     curves["best of 4.4's tables"] = [best] * len(curve)
     steps = range(100, 401, 25)
     late = {name: curves[name][-len(steps) :] for name in curves}  # the end is closer
-    names = ["step of training", "bits a character, on unseen pages"]
+    names = ["step of training", "bits a character, on 1/20 of the unseen pages"]
     lesson.plot("Learning from Pride and Prejudice", late, *names, steps)
     told = f"The GPT needs {bits:.2f} bits a character, 4.4's best table {best:.2f}"
     lesson.shows(told + beside, bits < best)
-    lesson.say("(A table of two, smoothed by Kneser and Ney's rule, would need 1.61.)")
+    lesson.say(
+        "(A cleverer table of two, by Kneser and Ney's rule, would still win: 1.61.)"
+    )
 
 
 @torch.no_grad()
@@ -1309,7 +1332,7 @@ def show_gpt2(lesson: Lesson) -> GPT:
     # each score is a sum of hundreds of products: in another order, more rounding
     near = {"atol": 0.001, "rtol": 0.0}
     name = f"With {lesson.called('GPT-2')}'s weights ({library.config.n_layer} blocks, "
-    name += f"{library.config.n_head} heads) it gives the library's scores"
+    name += f"{library.config.n_head} heads) it gives the scores of Hugging Face's code"
     lesson.same(name, logits, library(ids).logits, **near)
 
     lengths = [1, 10, 50, 100]
@@ -1362,17 +1385,11 @@ def continue_text(
     ValueError: a number out of range, or a text as in `encode`.
     """
     tokenizer, model = load_pretrained("GPT-2")
-    chosen = [value for value in (temperature, top_k, top_p) if value is not None]
-    if not all(value > 0 for value in chosen) or (top_p or 1) > 1:
-        raise ValueError("temperature and top_k are over 0, top_p is over 0, up to 1")
+    how = ways_to_draw(temperature, top_k, top_p)
     room = model.config.n_positions - max_new_tokens
     if max_new_tokens < 1 or room < 1:
         raise ValueError(f"max_new_tokens: 1 to {model.config.n_positions - 1}")
     ids = encode(text, tokenizer, room).to(model.device)
-    how: dict[str, Any] = {"top_k": math.ceil(top_k or 0)} if chosen else {}  # 0: all
-    if chosen:
-        how |= {"do_sample": True, "top_p": float(top_p or 1)}
-        how |= {"temperature": float(temperature or 1)}
     out = generate(model, ids, max_new_tokens, **how)
     return " ".join(tokenizer.decode(out[0]).split())
 
@@ -1392,8 +1409,10 @@ def show_generation(lesson: Lesson, gpt: GPT) -> None:
     logits = gpt(ids)[0, -1]  # the scores of all pieces for the next place: [symbols]
     rows = {}
     for piece in logits.topk(4).indices.tolist():
-        shares = [100 * (logits / heat).softmax(-1)[piece].item() for heat in (1, 0.5)]
-        bars = [f"{share:2.0f} % {'█' * round(share / 3):12}" for share in shares]
+        bars = []
+        for temperature in (1, 0.5):
+            share = 100 * (logits / temperature).softmax(-1)[piece].item()
+            bars.append(f"{share:2.0f} % " + "█" * round(share / 3))
         rows[tokenizer.decode([piece])] = bars
     lesson.table("next piece", ["temperature 1", "temperature 0.5"], rows)
 
@@ -1436,7 +1455,9 @@ def show_cost(lesson: Lesson) -> None:
     by_formula = [2 * n * n * 64 for n in lengths]
     name = "Attention multiplies 2 n^2 d times: twice the length, four times the work"
     lesson.same(name, counted, by_formula)
-    lesson.say("(When it writes, a GPT has to wait, too: piece by piece.)")
+    lesson.say(
+        "(Below n = 4 d = 256 attention multiplies less. In writing, a GPT waits, too.)"
+    )
 
 
 def demo_gpt2(lesson: Lesson | None = None) -> Lesson:
@@ -1475,10 +1496,11 @@ def show_sight(lesson: Lesson) -> None:
         words.append([tokenizer.decode([piece]).strip() for piece in ids[0].tolist()])
         # above a map's diagonal stands what comes later than the word that looks
         ahead[name] = 100 * (layers.triu(1).sum() / layers.sum()).item()
-        changed = model(other.to(lesson.device))[0]  # [1, T, symbols]
-        change = (changed - output[0]).abs()
+        scores = output[0]  # [1, T, symbols]: the first thing in the model's output
+        changed = model(other.to(lesson.device))[0]
         place = words[-1].index("house")
-        moved[name] = change[0, :place].max().item()
+        before = (changed - scores).abs()[:, :place]  # at the words before it
+        moved[name] = before.max().item()
 
     gpt = lesson.called("GPT-2")
     bert = lesson.called("BERT")
@@ -1505,12 +1527,20 @@ def show_positions(lesson: Lesson) -> None:
     tokenizer, model = lesson.load("BERT")
     one = tokenizer("the dog bit the man", return_tensors="pt").input_ids
     one = one.to(lesson.device)  # [1, 7]: [CLS] the dog bit the man [SEP]
-    order = [0, 1, 5, 3, 4, 2, 6]  # [CLS] the man bit the dog [SEP]
+    order = [
+        0,
+        1,
+        5,
+        3,
+        4,
+        2,
+        6,
+    ]  # [CLS] the man bit the dog [SEP]: 2 and 5 change places
     change = []
     for positions in (torch.zeros_like(one), None):  # None: 0, 1, 2 ...
         first = model.bert(one, position_ids=positions).last_hidden_state  # [1, 7, d]
         second = model.bert(one[:, order], position_ids=positions).last_hidden_state
-        same_words = first[:, order]  # in the order of the second sentence
+        same_words = first[:, order]  # the first's vectors, in the second's order
         change.append((same_words - second).abs().max().item())
     told = f"Without positions they differ by at most {change[0]:.0e}, with them by "
     lesson.shows(f"{told}{change[1]:.1f}", change[0] < 1e-4 and change[1] > 0.1)
@@ -1527,7 +1557,8 @@ def fill_mask(text: str) -> dict[str, float]:
     places = (ids[0] == tokenizer.mask_token_id).nonzero()
     if len(places) != 1:
         raise ValueError("write [MASK] once, in place of the word to be guessed")
-    logits = model(ids).prediction_logits[0, places[0, 0]]  # [symbols], at the mask
+    place = places[0, 0]
+    logits = model(ids).prediction_logits[0, place]  # [symbols], at the mask
     p, best = logits.softmax(-1).topk(5)
     words = tokenizer.convert_ids_to_tokens(best.tolist())
     shares = [round(100 * share, 1) for share in p.tolist()]
@@ -1538,11 +1569,14 @@ def fill_mask(text: str) -> dict[str, float]:
 def count_found(bert: tuple[Any, Any], texts: list[str], hidden: list[str]) -> int:
     """For how many texts BERT's first guess for their [MASK] is the hidden word."""
     tokenizer, model = bert
+    # padding fills shorter texts up; the batch has ids, and a mask of what is real (**:
+    # both go to model.bert by their names)
     batch = tokenizer(texts, padding=True, return_tensors="pt").to(model.device)
     states = model.bert(**batch).last_hidden_state  # [texts, T, d]
     masks = batch.input_ids == tokenizer.mask_token_id  # [texts, T], True once a row
     at_masks = states[masks]  # [texts, d]
-    guesses = model.cls.predictions(at_masks).argmax(-1)  # [texts]
+    logits = model.cls.predictions(at_masks)  # the output layer, at these places alone
+    guesses = logits.argmax(-1)  # [texts]
     words = tokenizer.convert_ids_to_tokens(guesses.tolist())
     return sum(word == right for word, right in zip(words, hidden, strict=True))
 
@@ -1555,7 +1589,7 @@ def show_masks(lesson: Lesson) -> None:
     """
     lesson.begin(show_masks)
     bert = lesson.load("BERT")
-    for sentence in sentences("masks")[1:]:
+    for sentence in sentences("masks")[2:]:
         likely = fill_mask(sentence)
         guesses = [f"{word} {likely[word]:.0f} %" for word in likely]
         lesson.say(f"{sentence} {', '.join(guesses[:3])}")
@@ -1568,11 +1602,12 @@ def show_masks(lesson: Lesson) -> None:
         around.append(" ".join(near) + ".")
         hidden.append(word)
     found = [count_found(bert, texts, hidden) for texts in (before, after, around)]
-    told = (
-        f"Of {len(hidden)} words it finds {found[0]} from four before, {found[1]} from "
-    )
-    told += f"four after, {found[2]} from two and two"
+    told = f"Of {len(hidden)} words it finds {found[0]} from four before, {found[1]} "
+    told += f"from four after, {found[2]} from two and two"
     lesson.shows(told, found[2] > max(found[:2]))
+    if lesson.source == "embedded":
+        told = "(Whether a sentence follows another, BERT has learned, too: 71 % "
+        lesson.say(f"{told}right, 58 without quotation marks.)")
 
 
 @torch.no_grad()
@@ -1582,7 +1617,8 @@ def features(bert: tuple[Any, Any], texts: list[str]) -> tuple[Tensor, Tensor, T
     batch = tokenizer(texts, padding=True, return_tensors="pt").to(model.device)
     states = model.bert(**batch).last_hidden_state
     real = batch.attention_mask[:, :, None]  # [n, T, 1]: 1 for a token, 0 for padding
-    return batch.input_ids, states, (states * real).sum(1) / real.sum(1)
+    means = (states * real).sum(1) / real.sum(1)  # of the real ones: [n, d]
+    return batch.input_ids, states, means
 
 
 def nearest(text: str, texts: Iterable[str]) -> str:
@@ -1594,10 +1630,11 @@ def nearest(text: str, texts: Iterable[str]) -> str:
     texts = [] if isinstance(texts, str) else list(texts)
     if not texts:
         raise ValueError("give a list of texts to choose from")
-    for one in (text, *texts):
+    for one in (text, *texts):  # refuses what cannot be read
         encode(one, bert[0], bert[1].config.max_position_embeddings)
     _, _, means = features(bert, [text, *texts])
-    return texts[int(F.cosine_similarity(means[:1], means[1:]).argmax())]
+    alike = F.cosine_similarity(means[:1], means[1:])  # [texts]
+    return texts[int(alike.argmax())]
 
 
 def show_senses(lesson: Lesson) -> None:
@@ -1624,8 +1661,8 @@ def show_senses(lesson: Lesson) -> None:
     told = f"{lesson.called('BERT')} tells the senses of {right} of {len(senses)} words"
     lesson.shows(f"{told} apart", right >= 8)
     if lesson.source == "embedded":
-        told = "(Random weights: four. [SEP], the end, in the word's place: nine. So a sense "
-        lesson.say(f"{told}is mostly company.)")
+        told = "(An untrained BERT: four. The vector of the end sign [SEP] instead of "
+        lesson.say(f"{told}the word's: nine, too. So mostly the words around it tell.)")
     query = "The machine does not work."
     found = nearest(query, sentences("search"))
     lesson.say(f"Of ten sentences nearest to '{query}': {found}")
@@ -1676,9 +1713,9 @@ def show_opinions(lesson: Lesson) -> None:
     for example in examples.values():
         lesson.say(example)
     lesson.keep("opinions: DistilBERT", model, "elsewhere", math.nan, 100 * mean(right))
-    told = f"{sum(right)} of {len(right)} are correct; with shuffled words "
-    told += f"{sum(shuffled_right)}; of those with a negation {sum(negated)} of "
-    lesson.shows(f"{told}{len(negated)}", sum(right) >= 30)
+    told = f"{sum(right)} of {len(right)} are correct, shuffled "
+    told += f"{sum(shuffled_right)} (order hardly counts), of those with a negation "
+    lesson.shows(f"{told}{sum(negated)} of {len(negated)}", sum(right) >= 30)
 
 
 def demo_bert(lesson: Lesson | None = None) -> Lesson:
@@ -1706,7 +1743,10 @@ def show_table(lesson: Lesson) -> None:
     rows = {
         "MLP": ["tables, vectors", "all inputs alike, any order will do (3.4)"],
         "CNN": ["images, grids", "the same filter finds a pattern anywhere (3.3)"],
-        "RNN, LSTM": ["sequences", "hands a state on, gates can keep it (4.2, 4.3)"],
+        "RNN, LSTM": [
+            "long streams",
+            "keeps a state (4.3); its cost grows with n (5.7)",
+        ],
         "GPT": ["writing text", "sees all that came before, at once (5.2, 5.5)"],
         "BERT": ["judging text", "sees both sides of a word (5.8, 5.10)"],
     }
@@ -1735,7 +1775,7 @@ def short_training(model: nn.Module, steps: int, rate: float) -> torch.optim.Opt
     one_cycle = torch.optim.lr_scheduler.OneCycleLR
     schedule = one_cycle(optimizer, rate, total_steps=steps, cycle_momentum=False)
 
-    def clip(*_: Any) -> None:
+    def clip(*_: Any) -> None:  # *_: whatever it is given, it is not needed
         nn.utils.clip_grad_norm_(weights, max_norm=1.0)
 
     def change_rate(*_: Any) -> None:
@@ -1774,7 +1814,7 @@ def reading(
 ) -> Iterator[None]:
     """What goes wrong while a file is read ends in one line that names it: OSError."""
     try:
-        yield
+        yield  # here the block runs that stands below `with reading(...)`
     except (NameError, AttributeError, ImportError):  # not the file's fault
         raise
     except Exception as error:
@@ -1867,8 +1907,10 @@ def load_pieces(device: torch.device, quick: bool = False) -> Pieces:
     unseen_text = unseen_text[: 10_000 if quick else None]
     seen = load_tokenizer().encode(seen_text).ids
     unseen = load_tokenizer().encode(unseen_text).ids
-    rows = torch.tensor(seen, device=device).unfold(0, 17, 1)  # 17 from each: [n, 17]
-    tests = torch.tensor(unseen, device=device).unfold(0, 17, 16)  # from each sixteenth
+    # unfold(0, 17, 1): 17 in a row from each piece on, [n, 17]; (0, 17, 16): from every
+    # 16th. The first 16 are x, the last 16 are y: what follows each x
+    rows = torch.tensor(seen, device=device).unfold(0, 17, 1)
+    tests = torch.tensor(unseen, device=device).unfold(0, 17, 16)
     data = Data(rows[:, :-1], rows[:, 1:], tests[:, :-1], tests[:, 1:])
     return Pieces(data, seen, unseen, len(unseen_text) / len(unseen))
 
@@ -1884,6 +1926,7 @@ def count_tables(device: torch.device, quick: bool = False) -> list[float]:
     p = [1 / load_tokenizer().get_vocab_size()] * len(unseen)  # of what came, at first
     bits = []
     for n in range(4):
+        # came[pieces before][piece]: how often it followed them
         came: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
         for place in range(n, len(seen)):
             before = tuple(seen[place - n : place])
@@ -1911,7 +1954,7 @@ def sentences(kind: str) -> Any:
 def prepare_digit(picture: Image.Image) -> Tensor:
     """A picture's digit as MNIST's are, [1, 1, 28, 28]. ValueError: not one digit."""
     picture = ImageOps.exif_transpose(picture)  # upright, however the camera was held
-    if picture.mode[0] in "IF":  # a scan with 16 bits a pixel
+    if picture.mode[0] in "IF":  # a scan with greys up to 65,535, which is 257 x 255
         picture = picture.convert("F").point(lambda grey: grey / 257).convert("L")
     w, h = (max(1, 120 * side // max(1, *picture.size)) for side in picture.size)
     light = to_tensor(picture.convert("RGBA").resize((w, h)))  # [4, h, w], 0 to 1
@@ -1919,14 +1962,17 @@ def prepare_digit(picture: Image.Image) -> Tensor:
     middle = light[:, h // 8 : h - h // 8, w // 8 : w - w // 8]
     if middle.median() < 0.4 * light.max():  # a blackboard: no shadow is as dark
         light = 1 - light
-    # the paper without its ink: light, grown over all strokes, then shrunk again
+    # the paper without its ink: at each place the lightest within 15 pixels, to cover
+    # the strokes, then the darkest of those, as -max of -x, to shrink it back
     paper = -F.max_pool2d(-F.max_pool2d(light, 31, 1, 15), 31, 1, 15)
     ink = ((paper - light) / paper.clamp(min=0.2)).amax(0, keepdim=True)  # [1, h, w]
+    # ink counts 1 in the middle, and less and less to the rim, where it counts 0
     window = torch.outer(torch.hann_window(h + 1)[1:], torch.hann_window(w + 1)[1:])
     near = (ink > ink.max() / 2) * window
     if ink.max() < 0.2 or near.max() < 0.02:  # nothing, or at the rim only
         raise ValueError("no digit to be seen: write one, dark on light paper")
-    # from the ink nearest to the middle to all that hangs together with it: no specks
+    # it starts where most ink is, and grows by two pixels a round, only over ink:
+    # specks that do not hang together with it stay out
     part = (near == near.max()).float()
     for _ in range(200):
         part = (near > 0) * F.max_pool2d(part, 5, 1, 2)
@@ -1936,19 +1982,28 @@ def prepare_digit(picture: Image.Image) -> Tensor:
     top, left = (places.mean(0) + 0.5 - side / 2).round().int().tolist()
     digit = resized_crop(part, top, left, side, side, [28, 28])[None]
     alone = (part * near).sum() > 2 / 3 * near.sum()
-    if not alone or wide > 1.5 * high or (digit > 0.1).sum() > 300:  # MNIST: below 298
+    if not alone or wide > 1.5 * high or (digit > 0.1).sum() > 300:  # too much ink
         raise ValueError("not one digit: write a single one, dark on light paper")
     return torch.as_tensor((digit / digit.max() - 0.1307) / 0.3081)
 
 
-# Pretrained models. name: repository on the model hub, pinned revision, data/models/
+# Pretrained models. name: repository on the model hub, pinned revision, in data/models/
 PRETRAINED = {
-    "GPT-2": "openai-community/gpt2 607a30d783dfa663caf39e06633721c8d4cfcd7e "
-    "gpt2-austen",
-    "BERT": "google-bert/bert-base-uncased 86b5e0934494bd15c9632b12f734a8a67f723594 "
-    "bert-mini",
-    "DistilBERT": "distilbert/distilbert-base-uncased-finetuned-sst-2-english "
-    "714eb0fa89d2f80546fda750413ed43d93601a13 distilbert-sst2-mini",
+    "GPT-2": (
+        "openai-community/gpt2",
+        "607a30d783dfa663caf39e06633721c8d4cfcd7e",
+        "gpt2-austen",
+    ),
+    "BERT": (
+        "google-bert/bert-base-uncased",
+        "86b5e0934494bd15c9632b12f734a8a67f723594",
+        "bert-mini",
+    ),
+    "DistilBERT": (
+        "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+        "714eb0fa89d2f80546fda750413ed43d93601a13",
+        "distilbert-sst2-mini",
+    ),
 }
 LOADED: dict[str, tuple[Any, Any, Any]] = {}  # the last of each name: whence, and both
 
@@ -1969,7 +2024,7 @@ def load_pretrained(
     import transformers  # here, because it takes seconds
 
     transformers.utils.logging.disable_progress_bar()
-    folder = DATA / "models" / PRETRAINED[name].split()[2]
+    folder = DATA / "models" / PRETRAINED[name][2]
     if source == "hub":
         folder = download(name)
     kind: Any = transformers.AutoModelForPreTraining  # with the heads it learned with
@@ -1988,7 +2043,7 @@ def download(name: str) -> Path:
     """The folder of a model of the hub; where that cannot be reached, of its cache."""
     from huggingface_hub import model_info, snapshot_download
 
-    repository, revision, _ = PRETRAINED[name].split()
+    repository, revision, _ = PRETRAINED[name]
     offline = True
     with suppress(Exception):  # this fails at once where a download tries for a minute
         offline = not model_info(repository, revision=revision, timeout=5)
@@ -2012,6 +2067,18 @@ def gpt2_weights(library: Any) -> dict[str, Tensor]:
         linear = layer in ("qkv", "mix", "up", "down") and weight.dim() == 2
         weights[name] = weight.T if linear else weight  # there: [in, out]
     return weights
+
+
+def ways_to_draw(temperature: Any, top_k: Any, top_p: Any) -> dict[str, Any]:
+    """What `generate` needs to draw; nothing if all are None. ValueError: see above."""
+    chosen = [value for value in (temperature, top_k, top_p) if value is not None]
+    if not chosen:
+        return {}  # greedily
+    if min(chosen) <= 0 or (top_p is not None and top_p > 1):
+        raise ValueError("temperature and top_k are over 0, top_p is over 0, up to 1")
+    how = {"do_sample": True, "temperature": float(temperature or 1)}
+    how["top_k"] = math.ceil(top_k or 0)  # 0: from all
+    return how | {"top_p": float(top_p or 1)}
 
 
 def generate(model: Any, ids: Tensor, length: int, **how: Any) -> Tensor:
@@ -2101,7 +2168,7 @@ class Lesson:
         lines = [[corner, *columns]]
         lines += [[name, *values] for name, values in rows.items()]
         padded = []
-        for column in zip(*lines, strict=True):
+        for column in zip(*lines, strict=True):  # the columns of the lines
             words = all(isinstance(value, str) for value in column[1:])
             texts = [shown(value) for value in column]
             width = max(map(len, texts))
@@ -2180,16 +2247,14 @@ class Lesson:
 
     def called(self, name: str) -> str:
         """What the model really is: a stand-in's own name, or that on the hub."""
-        repository, _, small = PRETRAINED[name].split()
+        repository, _, small = PRETRAINED[name]
         return small if self.source == "embedded" else repository.split("/")[1]
 
     def load(self, name: str) -> tuple[Any, Any]:
         """(tokenizer, model) of GPT-2, BERT or DistilBERT, as this lesson has them."""
         if name not in self.models and self.source == "embedded":
-            told = (
-                f"({self.called(name)}, a small model, stands in for {name}; the real "
-            )
-            self.say(f"{told}one: --models hub.)")
+            told = f"({self.called(name)}, a small model, stands in for {name}; "
+            self.say(f"{told}the real one: --models hub.)")
         tokenizer, self.models[name] = load_pretrained(name, self.source, self.device)
         return tokenizer, self.models[name]
 
@@ -2280,10 +2345,12 @@ def draw_plot(
     """
     x = list(range(max(map(len, curves.values())))) if x is None else list(x)
     lines = {}
+    heights: list[float] = []
     for name, values in curves.items():
         points = [(a, b) for a, b in zip(x, values, strict=False) if math.isfinite(b)]
-        lines[name] = points or [(x[0], math.nan)]
-    heights = [b for _, b in sum(lines.values(), []) if b == b]
+        if points:
+            lines[name] = points
+            heights += [b for _, b in points]
     room = max(ImageFont.load_default(40).getlength(name) for name in lines)
     to_x = Axis(x, LEFT, WIDTH - 80 - room, log == "log x")
     to_y = Axis(heights, BOTTOM, TOP, log == "log y")
@@ -2498,6 +2565,7 @@ def main(arguments: Sequence[str] = ()) -> Lesson:
         lesson.status = 1
         if not isinstance(error, BrokenPipeError) and sys.stderr:  # that is: ... | head
             print(f"The output cannot be written: {error}", file=sys.stderr)
+        # what Python still holds for the screen goes nowhere, instead of failing again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return lesson
 

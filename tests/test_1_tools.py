@@ -3,6 +3,7 @@
 import io
 import math
 import sys
+from itertools import islice, repeat
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def test_a_claim_is_a_sentence_with_its_row_which_quick_may_leave_out(lecture, c
     assert bad.startswith("✗ NOT SHOWN") and bad.endswith("It reads 12.00 %. (7.5)")
     assert passed(lesson, "7.5") == [True, False, None, None]
     assert lesson.claims[0]["sentence"] == "It reads 98.00 %"
-    losses, _ = lecture.train(lesson, nn.Linear(2, 2), lambda _: side_of(8), 400, 0.1)
+    losses, _ = lecture.train(lesson, nn.Linear(2, 2), repeat(side_of(8)), 400, 0.1)
     assert len(losses) == 10  # quick
 
 
@@ -83,18 +84,18 @@ def test_training_learns_and_looks_every_25_steps(lecture, lesson):
         looked.append(len(getattr(model, "given", [])))
         model.eval()
 
-    losses, seconds = lecture.train(lesson, model, lambda _: points, 60, 0.1, look)
+    losses, seconds = lecture.train(lesson, model, repeat(points), 60, 0.1, look)
     assert len(losses) == 60 and losses[-1] < 0.3 < losses[0] and seconds > 0
     assert all(model.trained) and looked == [0, 25, 50]
     assert lecture.accuracy(model, *side_of(500)) > 95
-    lecture.train(lesson, model, lambda _: points, 4, 1e-12)  # it hardly moves
+    lecture.train(lesson, model, repeat(points), 4, 1e-12)  # it hardly moves
     loss = F.cross_entropy(model(points[0]), points[1])  # gradients do not add up
     assert torch.allclose(
         *torch.autograd.grad(loss, model.weight), model.weight.grad, 0.1
     )
     torch.set_num_threads(2)
     with pytest.raises(ZeroDivisionError):  # interrupted, torch stays as it was
-        lecture.train(lesson, model, lambda step: 1 / 0, 3, 0.1)
+        lecture.train(lesson, model, (1 / 0 for _ in "ab"), 3, 0.1)
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)  # as conftest.py wants it
 
@@ -113,16 +114,14 @@ def test_a_short_trainings_rate_rises_then_falls_and_gradients_are_cut(lecture):
     assert rates[0] < 0.01 and rates[-1] < 0.001
 
 
-def test_fit_takes_each_row_once_a_round_with_its_own_answer(lecture, lesson):
-    x, model = torch.arange(90.0)[:, None], Witness(1, 2)
-    data = lecture.Data(x, (x[:, 0] > 45).long(), x, x)
-    lecture.fit(lesson, model, data, steps=27, rate=0.1, rows=10)
-    orders = torch.cat(model.given).view(3, 90).tolist()
+def test_batches_take_each_row_once_a_round_with_its_own_answer(lecture):
+    x = torch.arange(90.0)[:, None]
+    batches = islice(lecture.shuffled(lecture.Data(x, 2 * x, x, x), rows=20), 15)
+    rows, answers = (torch.cat(part) for part in zip(*batches, strict=True))
+    assert torch.equal(answers, 2 * rows)
+    orders = rows.view(3, 90).tolist()
     assert all(sorted(order) == list(range(90)) for order in orders)
     assert len(set(map(tuple, [*orders, range(90)]))) == 4  # each time in a new order
-    data, model = lecture.Data(*side_of(400), *side_of(500)), nn.Linear(2, 2)
-    lecture.fit(lesson, model, data, steps=60, rate=0.1, rows=50)
-    assert lecture.accuracy(model, data.x_test, data.y_test) > 95
 
 
 def test_predictions_accuracy_loss_and_size_are_those_by_hand(lecture):
@@ -175,19 +174,3 @@ def test_odd_curves_are_drawn_all_the_same(lecture):
     for curves in ({"one point": [3.0]}, some, {"far": [1e9, -1e9, 0.0]}, none):
         for log in ("", "log y"):
             lecture.draw_plot("title", curves, "step", "loss", None, log)
-
-
-def test_tiles_are_darkest_where_the_number_is_largest(lecture):
-    tiles = [tensor([[0.0, 5.0], [3.0, 1.0]]), 2 * ones(2, 2)]
-    for words in ((), [["the", "dog"]] * 2):
-        image = lecture.draw_tiles("title", tiles, ["first", "second"], 2, words)
-        frame = pixels_of(
-            image.crop((0, 40, image.width // 2, image.height)), "#999999"
-        )
-        (top, left), (bottom, right) = frame.amin(0).tolist(), frame.amax(0).tolist()
-        wide, high = (right - left) // 4, (bottom - top) // 4
-        light = [
-            sum(image.getpixel((left + x * wide, 40 + top + y * high)))
-            for x, y in ((3, 1), (1, 3), (3, 3), (1, 1))  # 5, 3, 1, 0
-        ]
-        assert light == sorted(set(light)) and light[-1] == 3 * 255

@@ -65,11 +65,27 @@ def test_the_run_and_the_prompt_share_one_model_of_each_name(lecture, lesson):
         assert lecture.load_pretrained(name)[1] is model and not model.training
 
 
+def test_a_texts_vector_does_not_depend_on_its_company(lecture):
+    bert, text = lecture.load_pretrained("BERT"), "A dog ran."
+    alone = lecture.features(bert, [text])[2]
+    beside = lecture.features(bert, [text, "A much longer text, so there is padding."])[
+        2
+    ]
+    torch.testing.assert_close(alone[0], beside[0], atol=1e-4, rtol=1e-4)
+
+
+def test_shuffled_words_are_the_same_in_another_order(lecture):
+    text = "one two three four five six seven eight nine ten."
+    mixed = lecture.shuffle_words(text)
+    assert mixed != text and sorted(mixed[:-1].split()) == sorted(text[:-1].split())
+
+
 @pytest.fixture(scope="module")
 def reader(lecture, digits):  # a CNN that has learned to read for three seconds
     cnn, some = lecture.build_cnn(), {"x": digits.x[:12_000], "y": digits.y[:12_000]}
     torch.manual_seed(0)
-    lecture.fit(lecture.Lesson(CPU), cnn, digits._replace(**some), 80, 0.008)
+    batches = lecture.shuffled(digits._replace(**some))
+    lecture.train(lecture.Lesson(CPU), cnn, batches, steps=80, rate=0.008)
     return cnn
 
 
@@ -91,11 +107,14 @@ def test_a_seven_is_a_seven_however_it_is_painted(lecture, reader, tmp_path):
     cropped = seven.crop(ink.point(lambda grey: 255 * (grey > 99)).getbbox())
     shadow = Image.linear_gradient("L").resize(seven.size).point(lambda v: 110 + v // 2)
     dark = Image.composite(shadow, Image.new("L", seven.size), seven)
-    for picture in (seven, ink, scan, clear, cropped, dark):
+    board = ImageOps.expand(ink, 100, 0)
+    for picture in (seven, ink, board, scan, clear, cropped, dark):
         picture.save(tmp_path / "7.png")
         for file in (picture, tmp_path / "7.png", str(tmp_path / "7.png")):
             digit, sure = lecture.read_digit(reader, file)
             assert digit == 7 and 20 < sure <= 100
+    rows = lecture.prepare_digit(seven)[0, 0].amax(1) > 0  # [28], as high as MNIST's
+    assert 19 <= rows.sum() <= 21
     exif = Image.Exif()
     exif[0x112] = 6  # the camera was held so: turn it to the right
     seven.rotate(90, expand=True).save(tmp_path / "7.jpg", exif=exif)
