@@ -60,7 +60,7 @@ FAULTS = {
     "eval() dropped": (1, "    model.eval()  #", "    #"),
     "looks at every step": (1, "if look and step % 25 == 0", "if look"),
     "answers of other rows": (1, "data.y[chosen]", "data.y[order[: len(chosen)]]"),
-    "always the same order": (1, "order = torch.randperm(", "order = torch.arange("),
+    "always the same order": (1, "randperm(len(data.x))", "arange(len(data.x))"),
     "the first 250 alone": (1, "in x.split(250)])", "in x.split(250)[:1]])"),
     "accuracy over the wrong axis": (
         1,
@@ -165,14 +165,14 @@ FAULTS = {
     "weights not transposed": (3, "weight.T if linear else weight", "weight"),
     "greedy that draws": (3, '"do_sample": False,', '"do_sample": True,'),
     "the temperature ignored": (4, "float(temperature or 1)}", "1.0}"),
-    "any top_p": (4, " or (top_p or 1) > 1", ""),
+    "any top_p": (4, "top_p is not None and top_p > 1", "False"),
     "a long text is cut": (4, "if ids.shape[1] > longest:", "if False:"),
     "operations, not multiplications": (
         3,
         "get_total_flops() // 2",
         "get_total_flops()",
     ),
-    "the new word's own scores": (3, "change[0, :place].max()", "change[0].max()"),
+    "the new word's own scores": (3, ".abs()[:, :place]", ".abs()"),
     "positions never put in": (
         3,
         "(torch.zeros_like(one), None)",
@@ -188,7 +188,7 @@ FAULTS = {
         "(states * real).sum(1) / real.sum(1)",
         "states.mean(1)",
     ),
-    "the farthest text": (4, "means[1:]).argmax()", "means[1:]).argmin()"),
+    "the farthest text": (6, "alike.argmax()", "alike.argmin()"),
     "words that are not shuffled": (
         3,
         "torch.randperm(len(words))",

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import passed
+from PIL import ImageColor
 from torch import nn, ones, tensor
 
 NAN = math.nan
@@ -145,15 +146,11 @@ def test_text_arrives_on_any_kind_of_screen(lecture, monkeypatch):
     assert nameless.getvalue() == "✓ it reads █ 98 %\n"
 
 
-def pixels_of(image, colour):  # [n, 2], row and column
-    wanted = tensor([int(colour[n : n + 2], 16) for n in (1, 3, 5)])
-    raw = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return (raw.view(image.height, image.width, 3) == wanted).all(2).nonzero()
-
-
 def ending(lecture, values, log=""):  # where it is highest, how high it ends: 0 to 1
     image = lecture.draw_plot("title", {"a": values}, "step", "loss", None, log)
-    curve = pixels_of(image, lecture.COLOURS[0])
+    colours = tensor([*image.tobytes()]).view(image.height, image.width, 3)
+    wanted = tensor(ImageColor.getrgb(lecture.COLOURS[0]))
+    curve = (colours == wanted).all(2).nonzero()  # row and column of each pixel
     columns = curve[:, 1].unique()
     curve = curve[curve[:, 1] <= columns[columns.diff().argmax()]]  # then: its name
     (top, left), (bottom, right) = curve.amin(0).tolist(), curve.amax(0).tolist()
@@ -166,11 +163,5 @@ def test_a_plot_has_the_highest_value_highest_and_the_last_at_the_right(lecture)
     assert ending(lecture, [0, 1, 5, 2]) == pytest.approx((2 / 3, 2 / 5), abs=0.05)
     for log, height in (("log y", 1 / 2), ("", 9 / 99)):
         assert ending(lecture, [1, 100, 10], log)[1] == pytest.approx(height, abs=0.05)
-
-
-def test_odd_curves_are_drawn_all_the_same(lecture):
-    some = {"equal": [2.0, 2.0, 2.0], "some": [NAN, 3.0, -math.inf]}
-    none = {"diverged": [NAN, NAN], "fine": [1.0, 2.0]}
-    for curves in ({"one point": [3.0]}, some, {"far": [1e9, -1e9, 0.0]}, none):
-        for log in ("", "log y"):
-            lecture.draw_plot("title", curves, "step", "loss", None, log)
+    none = {"diverged": [NAN, NAN], "equal": [2.0, 2.0], "some": [NAN, 3.0]}
+    lecture.draw_plot("title", none, "step", "loss")  # is drawn all the same

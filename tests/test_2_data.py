@@ -51,22 +51,16 @@ def cut(content):
 
 WEIGHTS = "models/bert-mini/model.safetensors"
 LABELS = "MNIST/raw/t10k-labels-idx1-ubyte.gz"
+READ = "read_archive", "t10k-labels-idx1", 8
+POINTER = b"version https://git-lfs.github.com/spec/v1"
 DAMAGED = [  # a file, what happened to it, who reads it
     ("letter-recognition.csv", cut, ("load_letters", CPU)),
-    (
-        LABELS,
-        lambda all: all[:2_000] + b"?" + all[2_001:],
-        ("read_archive", "t10k-labels-idx1", 8),
-    ),
-    (LABELS, cut, ("read_archive", "t10k-labels-idx1", 8)),
-    (LABELS, None, ("read_archive", "t10k-labels-idx1", 8)),
+    (LABELS, lambda all: all[:2_000] + b"?" + all[2_001:], READ),
+    (LABELS, cut, READ),
+    (LABELS, None, READ),
     ("pride-and-prejudice.txt", None, ("load_novel",)),
     ("sentences.json", cut, ("sentences", "masks")),
-    (
-        WEIGHTS,
-        lambda _: b"version https://git-lfs.github.com/spec/v1",
-        ("load_pretrained", "BERT"),
-    ),
+    (WEIGHTS, lambda _: POINTER, ("load_pretrained", "BERT")),
 ]
 
 

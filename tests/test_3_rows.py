@@ -47,9 +47,8 @@ def test_a_wrong_formula_is_noticed(tmp_path, part, right, wrong):
 def test_the_chain_rule_by_hand_is_autograds_for_any_net(lecture):
     for hidden, points in ((1, 3), (5, 40), (30, 7)):
         sizes = (2, hidden), (hidden,), (hidden, 1), (1,)
-        net = lecture.Net(
-            *[torch.randn(*size).double().requires_grad_() for size in sizes]
-        )
+        weights = [torch.randn(*size).double().requires_grad_() for size in sizes]
+        net = lecture.Net(*weights)
         x, y = torch.randn(points, 2).double(), (torch.rand(points, 1) < 0.5).double()
         loss = lecture.loss_of(lecture.forward(net, x)[1], y)
         theirs = torch.autograd.grad(loss, list(net))
@@ -76,9 +75,7 @@ def test_networks_of_any_size_are_pytorchs(lecture):
     assert lecture.shift_right(image, 1).tolist() == [[[0, 0, 1], [0, 3, 4]]]
 
 
-@pytest.mark.parametrize(
-    "size", [(8, 1, 1, 11, 6), (24, 3, 2, 50, 9), (8, 4, 5, 7, 64)]
-)
+@pytest.mark.parametrize("size", [(8, 1, 1, 11, 6), (24, 3, 2, 50, 9)])
 @torch.no_grad()
 def test_gpt_with_the_weights_of_any_gpt2_says_what_it_says(lecture, size):
     names = "n_embd n_head n_layer vocab_size n_positions initializer_range".split()

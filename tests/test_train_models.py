@@ -24,10 +24,9 @@ def corpora(tmp_path_factory):  # tiny ones, and a teacher that knows nothing
     for part, n in (("train", 0), ("dev", 500)):
         rows = [f"{TEXTS[i]}\t{i % 2}" for i in range(n, n + 40)]
         files[f"sst2/{part}.tsv"] = "\n".join(["sentence\tlabel", *rows])
-        files[f"stsb/sts-{part}.csv"] = "\n".join(
-            f"a\tb\tc\t{i}\t{i % 6}\t{TEXTS[n + i]}\t{TEXTS[n + i + 1]}"
-            for i in range(20)
-        )
+        row = "a\tb\tc\t{0}\t{0}\t{1}\t{2}".format
+        rows = [row(i % 6, TEXTS[n + i], TEXTS[n + i + 1]) for i in range(20)]
+        files[f"stsb/sts-{part}.csv"] = "\n".join(rows)
     folder = tmp_path_factory.mktemp("corpora")
     for name, text in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
