@@ -245,7 +245,7 @@ def show_learning(lesson: Lesson) -> None:
     loss_of(p, y).backward()  # PyTorch's backward; ours is the function above
     name = "By hand as in PyTorch: the first gradient of every weight and bias"
     lesson.same(name, list(backward(start, x, y)), [copy.grad for copy in copies])
-    told = f"The loss of the 17 falls from {losses[0]:.2f} to {losses[-1]:.3f}; "
+    told = f"The 17's loss falls from {losses[0]:.2f} to {losses[-1]:.3f}; "
     told += f"{right[3]:.1f} % of new points are right (one neuron: {right[0]:.1f})"
     lesson.shows(told, losses[-1] < losses[0] / 10 and right[3] >= 97 and right[0] < 90)
 
@@ -454,8 +454,8 @@ def build_mlp(*sizes: int, f: type[nn.Module] = nn.ReLU) -> nn.Sequential:
 def show_layers(lesson: Lesson) -> None:
     """2.1 Every neuron is connected to each of the next layer, with an f between
 
-    16 inputs, then 256, 256 and 26 neurons: how many weights and biases are these? What
-    is left without f?
+    16 inputs, then 256, 256, 26 neurons: how many weights and biases? What is left
+    without f?
     """
     lesson.begin(show_layers)
     mlp = build_mlp(16, 256, 256, 26, f=nn.Identity)  # Identity: f(z) = z, so none
@@ -606,9 +606,8 @@ def pool(image: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
 def show_convolution(lesson: Lesson) -> None:
     """3.1 Convolution: one small filter slides over the whole image
 
-    A filter is a few weights. Where these are -1 0 1 in each of three rows, it answers
-    to upright edges, where ink begins; turned by 90 degrees, to level ones. Pooling
-    keeps the largest of each 2 x 2 answers.
+    A filter is a few weights. With -1 0 1 in each of three rows it answers to upright
+    edges, where ink begins; turned, to level ones. Pooling: the largest of each 2 x 2.
     """
     lesson.begin(show_convolution)
     digit = load_mnist(lesson.device, lesson.quick).x_test[0].cpu()  # [1, 28, 28]
