@@ -52,7 +52,7 @@ from typing import Any, NamedTuple
 
 if sys.version_info < (3, 10):  # noqa: UP036
     sys.exit("This script needs Python 3.10 or newer.")
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # waiting threads leave room for others
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # for speed beside other programs
 try:
     import torch
     import torch.nn.functional as F
@@ -87,8 +87,10 @@ DATA = Path(globals().get("__file__", "notebook")).resolve().parent / "data"
 #                                     [5, 2, 3] @ [5, 3, 4] five products, [5, 2, 4]
 #   torch.cat([x, x])   .stack(...)   one below the other, [4, 3]; a new axis, [2, 2, 3]
 #   x.view(3, 2)   x.flatten()        the same six numbers in another shape: [3, 2]; [6]
-#   y.flatten(0, 1)   y.unflatten     of y [5, 2, 3]: makes one axis of two, [10, 3];
-#   x[:, None]                        the reverse; a new axis of one: [2, 1, 3]
+#   y.flatten(0, 1)                   of y [5, 2, 3]: makes one axis of two, [10, 3]
+#   z.unflatten(0, (5, 2))            the reverse: z [10, 3] becomes [5, 2, 3]
+#   x[:, None]   y[y[..., 0] > 3]     a new axis of one, [2, 1, 3]; of y all rows (of 3)
+#                                     that begin with a number over 3
 #   x.item()   x.tolist()             a tensor's only number; its numbers as a list
 #   x.to(device)                      onto the processor (CPU), or a graphics card
 #   x.requires_grad_()                from now on it is noted what is computed from x;
@@ -98,6 +100,7 @@ DATA = Path(globals().get("__file__", "notebook")).resolve().parent / "data"
 #                                     [4, 3] and layer.bias b [4], random at first
 #   layer(x)                          x W^T + b: [2, 4], as W has a row for each neuron
 #   nn.Sequential(a, b)               layers, one after the other: x becomes b(a(x))
+#   F.relu(x)   F.cross_entropy ...   functions without weights of their own
 #   class M(nn.Module)                a model of one's own: __init__ makes its layers,
 #                                     after super().__init__(); M()(x) calls forward(x)
 
@@ -165,9 +168,10 @@ def loss_of(p: Tensor, y: Tensor) -> Tensor:
 def backward(net: Net, x: Tensor, y: Tensor) -> Net:
     """The chain rule, from the loss back to every weight: dL/dw, shaped like Net."""
     h, p = forward(net, x)
-    # For one point L is -log p if y = 1, so dL/dp = -1 / p; if y = 0, it is
-    # -log(1 - p), so dL/dp = 1 / (1 - p). p = Sigmoid(z) has dp/dz = p (1 - p). Their
-    # product, dL/dz, is -(1 - p), or p: both times p - y. And L is a mean of B points
+    # p = Sigmoid(z) has the slope dp/dz = p (1 - p). For one point:
+    # y = 1: L = -log p,       dL/dz = -1 / p x p (1 - p)      = p - 1 = p - y
+    # y = 0: L = -log(1 - p),  dL/dz = 1 / (1 - p) x p (1 - p) = p     = p - y
+    # And L is a mean of B points
     d_z = (p - y) / len(x)  # [B, 1]
 
     # z = h_1 w_1 + ... + h_16 w_16 + b, so dL/dw_i is the sum of h_i dL/dz over all
@@ -239,7 +243,7 @@ def show_learning(lesson: Lesson) -> None:
     names = ["one neuron", "17 neurons, untrained", "after 30 steps", "after 1,000"]
     captions = [f"{names[n]}\n{right[n]:.1f} % correct" for n in range(4)]
     lesson.picture("Where each one says: blue", maps, captions, columns=4)
-    # a copy (clone) of each of the four, of which PyTorch notes what is made of it
+    # copies (clone) of the four, for which PyTorch is to compute the gradients
     copies = [weights.clone().requires_grad_() for weights in start]
     _, p = forward(Net(*copies), x)  # *: the list's members, as four arguments
     loss_of(p, y).backward()  # PyTorch's backward; ours is the function above
@@ -304,8 +308,8 @@ def show_optimizers(lesson: Lesson) -> None:
     alike = abs(adam[0] - adam[1]) < 0.01
     lesson.shows(told, alike and sgd[0] < 0.05 and sgd[1] > 0.9)
     low = [(STEEPNESS * w**2 / 2).sum() for w in (sgd, adam)]
-    told = f"(L itself is {low[0]:.4f} for SGD, {low[1]:.4f} for Adam: in it w_2 "
-    lesson.say(f"{told}hardly counts, so far.)")
+    told = f"(L is {low[0]:.4f} for SGD, {low[1]:.4f} for Adam, as it hardly feels "
+    lesson.say(f"{told}w_2. But only Adam moved w_2.)")
 
 
 def show_outputs(lesson: Lesson) -> None:
@@ -421,10 +425,8 @@ def mean_loss(model: nn.Module, x: Tensor, y: Tensor) -> float:
     losses = []
     for part, right in zip(x.split(100), y.split(100), strict=True):  # saves memory
         logits = predict(model, part).flatten(0, -2)
-        each = F.cross_entropy(
-            logits, right.flatten(), reduction="none"
-        )  # not their mean
-        losses.append(each)
+        # reduction="none": of each place, not their mean
+        losses.append(F.cross_entropy(logits, right.flatten(), reduction="none"))
     return torch.cat(losses).mean().item()
 
 
@@ -533,7 +535,7 @@ def overfit(lesson: Lesson, few: Data) -> None:
     known = losses["letters learned"][-1]
     least = min(losses["new letters"])
     last = losses["new letters"][-1]
-    told = f"An MLP that learns slowly: loss on these down to {known:.3f}, on new ones "
+    told = f"Slowly trained on those: their loss falls to {known:.3f}, on new ones to "
     lesson.shows(f"{told}{least:.2f}, then up to {last:.2f}", last > 1.5 * least)
     lesson.say("(It reads no fewer new letters then, but is too sure where it errs.)")
 
@@ -626,9 +628,7 @@ def show_convolution(lesson: Lesson) -> None:
     deeper = convolve(padded, weight, bias, stride=2)
 
     tiles = [digit[0], maps[0], pooled[0], maps[1], pooled[1]]
-    light = [
-        tile.relu() / tile.max() for tile in tiles
-    ]  # from 0 to 1, ReLU as in a CNN
+    light = [tile.relu() / tile.max() for tile in tiles]  # ReLU, and 1 at most
     captions = ["digit", "upright edges", "pooled", "level edges", "pooled"]
     lesson.picture("Where two filters answer", light, captions, columns=5)
     theirs = [F.conv2d(digit, filters), F.max_pool2d(maps, 2), F.avg_pool2d(maps, 2)]
@@ -680,10 +680,8 @@ def show_digits(lesson: Lesson) -> tuple[nn.Sequential, nn.Sequential]:
     digit, sure = read_digit(cnn, DATA / "pictures" / "seven.png")
     lesson.say(f"In data/pictures/seven.png the CNN sees a {digit}, {sure:.0f} % sure.")
     times = seconds["CNN"] / seconds["MLP"]
-    told = (
-        f"New digits read: linear {right['linear']:.1f} %, MLP {right['MLP']:.1f} %, "
-    )
-    told += f"CNN {right['CNN']:.2f} % (in {times:.0f} times the MLP's time)"
+    told = f"New digits read: linear {right['linear']:.1f} %, MLP {right['MLP']:.1f} "
+    told += f"%, CNN {right['CNN']:.2f} % (in {times:.0f} times the MLP's time)"
     best = right["CNN"] >= 99 and right["CNN"] > right["MLP"] > right["linear"]
     lesson.shows(told, best)
     return cnn, mlp
@@ -798,7 +796,7 @@ def probe(lesson: Lesson, data: Data, classes: int) -> float:
 
 
 def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
-    """3.5 Deeper layers show plainly which digit it is, and less plainly where
+    """3.5 Deeper layers show which digit it is, and lose where it stands
 
     Digits are moved sideways, by -3 to 3 pixels. From each layer's output a linear
     model tries to tell which digit it is, or which move was made (guessing gets 14 %).
@@ -816,6 +814,7 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
         net.to(lesson.device)
         layers = stages_of(net, x)
         layers_test = stages_of(net, x_test)
+        # for each layer: a linear model for the digits, and one for the moves
         for seen, new in zip(layers, layers_test, strict=True):
             digits = Data(seen, y, new, y_test)
             which[name].append(probe(lesson, digits, classes=10))
@@ -829,10 +828,8 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     told_right = which["trained"]
     rises = told_right == sorted(set(told_right))  # in order, and no two alike
     untrained = which["untrained"][3]
-    told = (
-        f"From the dense layer it tells {told_right[3]:.0f} % of the digits (pixels: "
-    )
-    told += f"{told_right[0]:.0f}, untrained dense layer: {untrained:.0f})"
+    told = f"From the dense layer a linear model reads {told_right[3]:.0f} % of digits "
+    told += f"(pixels: {told_right[0]:.0f}, untrained: {untrained:.0f})"
     lesson.shows(told, rises and told_right[3] > untrained + 5)
     told_right = where["trained"]
     untrained = where["untrained"][3]
@@ -853,7 +850,8 @@ class Skip(nn.Sequential):
 def build_deep(depth: int, block: type[nn.Sequential]) -> nn.Sequential:
     """For letters: `depth` hidden layers of 64 neurons; block: nn.Sequential, or Skip.
 
-    They start as He et al. (2015) propose: in the plain ones signals keep their size.
+    They start as He et al. (2015) propose: weights of deviation sqrt(2 / 64). 64 inputs
+    would make signals grow 8 times, ReLU halves squares: in plain ones they stay alike.
     """
     layers: list[nn.Module] = [nn.Linear(16, 64)]
     for _ in range(depth):
@@ -932,9 +930,7 @@ def lstm_by_hand(lstm: nn.LSTM, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Hochreiter and Schmidhuber 1997; the forget gate is from Gers et al. 2000.
     """
     # PyTorch keeps the four gates' weights one below the other, as i, f, c, o
-    w_x, w_h, b_x, b_h = (
-        lstm.parameters()
-    )  # w_x: [4 hidden, d], w_h: [4 hidden, hidden]
+    w_x, w_h, b_x, b_h = lstm.parameters()  # [4 hidden, d], [4 hidden, hidden] ...
     w = torch.cat([w_h, w_x], dim=1)  # side by side: [4 hidden, hidden + d]
     w_i, w_f, w_c, w_o = w.chunk(4)  # four parts: [hidden, hidden + d] each
     b_i, b_f, b_c, b_o = (b_x + b_h).chunk(4)
@@ -984,13 +980,13 @@ def show_steps(lesson: Lesson) -> None:
 
 
 def open_forget_gate(lstm: nn.RNNBase) -> nn.RNNBase:
-    """Start an LSTM with its forget gate at Sigmoid(3) = 0.95, kept at each step.
+    """Start an LSTM with its forget gate at about Sigmoid(3) = 0.95, kept at each step.
 
-    (Of 100 steps that leaves 0.95^100 = 0.008; more comes back by the way through h.)
+    (Over 100 steps that alone would leave 0.008. But h, too, carries something along.)
     """
     n = lstm.hidden_size
-    bias = lstm.get_parameter("bias_hh_l0")  # b_h, of its only layer, 0
-    bias.data[n : 2 * n] = 3.0  # the second of four parts; .data: for no gradient
+    bias = lstm.get_parameter("bias_hh_l0")  # PyTorch's name for b_h, of layer 0
+    bias.data[n : 2 * n] = 3.0  # of i, f, c, o the second; .data: not for a gradient
     return lstm
 
 
@@ -1089,8 +1085,8 @@ def forget_gate(model: Recurrent, symbols: Tensor) -> list[float]:
 def show_memory(lesson: Lesson) -> None:
     """4.3 An LSTM learns to remember, through its gates
 
-    Which was the first of 100 random symbols of 8 kinds? Guessing gets 12.5 %. They
-    learn it with 2 symbols, then 9, 16 ... 100, as the gradient (4.2) must reach it.
+    Which was the first of 100 random symbols of 8 kinds? Guessing gets 12.5 %. An RNN
+    and an LSTM practise on 2, then 9, 16 ... 100: else no gradient (4.2) gets that far.
     """
     lesson.begin(show_memory, full=True)
     rnn = Recurrent(nn.RNN, symbols=8, hidden=64)
@@ -1172,7 +1168,7 @@ def show_novel(lesson: Lesson) -> None:
     tables = count_tables(lesson.device, lesson.quick)
     columns = ["table, 0 pieces", "1 piece", "2 pieces", "3 pieces", "LSTM"]
     lesson.table("", columns, {"bits a character": [*tables, bits]})
-    told = f"The LSTM needs {bits:.2f} bits a character; a table of one piece needs "
+    told = f"The LSTM needs {bits:.2f} bits a character, a table of one piece "
     lesson.shows(f"{told}{tables[1]:.2f}, of two {tables[2]:.2f}", bits < tables[1])
 
 
@@ -1217,23 +1213,23 @@ class Block(nn.Module):
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
 
+    def split(self, x: Tensor) -> Any:
+        """A part of x for each head: [B, T, 64] -> [B, 4, T, 16], if there are four."""
+        n = x.shape[-1] // self.heads  # 16
+        parts = x.unflatten(-1, (self.heads, n))  # [B, T, 4, 16]
+        return parts.transpose(1, 2)  # [B, 4, T, 16]: @ works on the last two axes
+
     def forward(self, x: Tensor) -> Any:
-        # Every head attends for itself. With 4 heads, 64 numbers become 4 times 16, and
-        # side by side again: x <- x + W_O [head_1 ... head_4], of Norm(x)
-        q, k, v = self.qkv(self.norm1(x)).chunk(3, dim=-1)  # [B, T, width] each
+        # Every head attends for itself, to its own 16 of 64 numbers; what they find is
+        # put side by side again: x <- x + W_O [head_1 ... head_4], of Norm(x)
+        q, k, v = self.qkv(self.norm1(x)).chunk(3, dim=-1)  # three parts: [B, T, 64]
         heads = attention(self.split(q), self.split(k), self.split(v), causal=True)
-        by_place = heads.transpose(1, 2)  # [B, T, heads, width / heads]
-        side_by_side = by_place.flatten(2)  # [B, T, width]
+        by_place = heads.transpose(1, 2)  # [B, T, 4, 16]
+        side_by_side = by_place.flatten(2)  # all axes from 2 on in one: [B, T, 64]
         x = x + self.mix(side_by_side)
         # feed-forward: x <- x + W_2 gelu(W_1 Norm(x)); gelu is a smooth ReLU
-        hidden = F.gelu(self.up(self.norm2(x)), approximate="tanh")  # [B, T, 4 width]
+        hidden = F.gelu(self.up(self.norm2(x)), approximate="tanh")  # [B, T, 4 x 64]
         return x + self.down(hidden)
-
-    def split(self, x: Tensor) -> Any:
-        """A part of x for each head: [B, T, width] -> [B, heads, T, width / heads]."""
-        n = x.shape[-1] // self.heads
-        parts = x.unflatten(-1, (self.heads, n))  # [B, T, heads, n]
-        return parts.transpose(1, 2)  # [B, heads, T, n]: @ works on the last two axes
 
 
 class GPT(nn.Module):
@@ -1329,28 +1325,23 @@ def show_gpt(lesson: Lesson) -> None:
     bits, curve = learn_novel(lesson, "GPT", gpt, rate=0.02)
     best = min(count_tables(lesson.device, lesson.quick))
 
-    curves = {"GPT": curve}
+    steps = range(100, 401, 25)  # before, curves fall too steeply to tell them apart
+    curves = {"GPT": curve[-13:]}
     beside = ""
     if "novel: LSTM" in lesson.scores:  # if section 4 was run, too
-        curves["LSTM"] = lesson.scores["novel: LSTM"]["curve"]
+        curves["LSTM"] = lesson.scores["novel: LSTM"]["curve"][-13:]
         by_lstm = lesson.scores["novel: LSTM"]["bits a character"]
         beside = f", the LSTM {by_lstm:.2f}"
-    curves["best table, on all"] = [best] * len(curve)
-    steps = range(100, 401, 25)
-    late = {name: curves[name][-13:] for name in curves}  # the last 13 looks are closer
-    names = [
-        "step of training",
-        "bits a character, on every 20th of the unseen windows",
-    ]
-    lesson.plot("Learning from Pride and Prejudice", late, *names, steps)
+    names = ["step of training", "bits a character, on some unseen pages"]
+    lesson.plot("Learning from Pride and Prejudice", curves, *names, steps)
     told = f"The GPT needs {bits:.2f} bits a character, 4.4's best table {best:.2f}"
     lesson.shows(told + beside, bits < best)
-    lesson.say("(A cleverer way to count pairs, Kneser and Ney's, still wins: 1.61.)")
+    lesson.say("(A better table, smoothed as by Kneser and Ney, still wins: 1.61.)")
 
 
 @torch.no_grad()
 def show_gpt2(lesson: Lesson) -> GPT:
-    """5.4 GPT-2 is built like this GPT, which with its weights says what GPT-2 says
+    """5.4 Our GPT, given GPT-2's weights, computes what GPT-2 computes
 
     If anything in its blocks were not as in GPT-2, other numbers would come out.
     """
@@ -1391,10 +1382,9 @@ def show_context(lesson: Lesson, gpt: GPT) -> None:
     contexts = [1, 2, 4, 8, 16]
     bits = []
     for n in contexts:
-        logits = predict(
-            last, windows[:, 16 - n : 16]
-        )  # from n pieces: [windows, symbols]
-        loss = F.cross_entropy(logits, windows[:, 16])  # of the 17th
+        before = windows[:, 16 - n : 16]  # the n pieces before the 17th
+        logits = predict(last, before)  # [windows, symbols]
+        loss = F.cross_entropy(logits, windows[:, 16])
         bits.append(loss.item() / math.log(2))
 
     curve = {lesson.called("GPT-2"): bits}
@@ -1469,7 +1459,10 @@ def show_cost(lesson: Lesson) -> None:
     by_formula = [2 * n * n * 64 for n in lengths]
     name = "Attention multiplies 2 n^2 d times: twice the length, four times the work"
     lesson.same(name, counted, by_formula)
-    lesson.say("(Below n = 4 d = 256 that is less. While it writes, a GPT waits, too.)")
+    told = (
+        "(That is less than the LSTM's 8 n d^2 if n < 4 d = 256. When it writes, a GPT "
+    )
+    lesson.say(f"{told}waits, too.)")
 
 
 def demo_gpt2(lesson: Lesson | None = None) -> Lesson:
@@ -1520,11 +1513,11 @@ def show_sight(lesson: Lesson) -> None:
     told = f"{ahead['GPT-2']:.0f} % of {gpt}'s attention goes to later places, "
     told += f"{ahead['BERT']:.0f} % of {bert}'s"
     lesson.shows(told, ahead["GPT-2"] == 0 and ahead["BERT"] > 10)
-    told = f"The new word changes {gpt}'s earlier scores by {moved['GPT-2']:.1f}, "
+    told = f"It changes {gpt}'s scores at earlier words by {moved['GPT-2']:.1f}, "
     past_only = moved["GPT-2"] < 1e-4 and moved["BERT"] > 0.1
     lesson.shows(f"{told}{bert}'s by up to {moved['BERT']:.1f}", past_only)
-    told = "(The mask decides, not training. Many of BERT's heads rest at [CLS], the "
-    lesson.say(f"{told}sign of the start.)")
+    told = "(The mask decides. Many heads of BERT look at [CLS], the start sign, if at "
+    lesson.say(f"{told}nothing else.)")
 
 
 @torch.no_grad()
@@ -1622,8 +1615,8 @@ def show_masks(lesson: Lesson) -> None:
     told += f"from four after, {found[2]} from two and two"
     lesson.shows(told, found[2] > max(found[:2]))
     if lesson.source == "embedded":  # measured by tests/controls.py
-        told = "(It tells if sentences follow each other, too: 71 %; without quotation "
-        lesson.say(f"{told}marks 58, by guessing 50.)")
+        told = "(Does a sentence follow another? It is right for 71 %, without "
+        lesson.say(f"{told}quotation marks for 58 %.)")
 
 
 def nearest(text: str, texts: Iterable[str]) -> str:
@@ -1666,8 +1659,8 @@ def show_senses(lesson: Lesson) -> None:
     told = f"{lesson.called('BERT')} tells the senses of {right} of {len(senses)} words"
     lesson.shows(f"{told} apart", right >= 8)
     if lesson.source == "embedded":  # measured by tests/controls.py
-        told = "(Untrained: 4 of 10. By the vector of [SEP], the end, instead of the "
-        lesson.say(f"{told}word's: 9, too; so most of it is the words around.)")
+        told = "(Untrained: 4 of 10. The vector of the end sign [SEP] gets 9, too: "
+        lesson.say(f"{told}most is the words around.)")
     query = "The machine does not work."
     found = nearest(query, sentences("search"))
     lesson.say(f"Of ten sentences nearest to '{query}': {found}")
