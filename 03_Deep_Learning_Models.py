@@ -1459,10 +1459,8 @@ def show_cost(lesson: Lesson) -> None:
     by_formula = [2 * n * n * 64 for n in lengths]
     name = "Attention multiplies 2 n^2 d times: twice the length, four times the work"
     lesson.same(name, counted, by_formula)
-    told = (
-        "(That is less than the LSTM's 8 n d^2 if n < 4 d = 256. When it writes, a GPT "
-    )
-    lesson.say(f"{told}waits, too.)")
+    told = "(That is less than the LSTM's 8 n d^2 if n < 4 d = 256. When it writes, a "
+    lesson.say(f"{told}GPT waits, too.)")
 
 
 def demo_gpt2(lesson: Lesson | None = None) -> Lesson:
@@ -1835,7 +1833,7 @@ def load_letters(device: torch.device) -> Data:
     with reading(file), file.open(encoding="utf-8", newline="") as lines:
         rows = [row for row in csv.reader(lines) if row][1:]  # without the heading
         y = torch.tensor(["ABCDEFGHIJKLMNOPQRSTUVWXYZ".index(row[0]) for row in rows])
-        x = torch.tensor([[float(number) for number in row[1:17]] for row in rows])
+        x = torch.tensor([list(map(float, row[1:17])) for row in rows])
 
     n = len(x) * 4 // 5
     x = (x - x[:n].mean(0)) / x[:n].std(0)  # each column: mean 0, deviation 1
@@ -2355,6 +2353,27 @@ class Axis:
         return [10.0**number for number in numbers] if self.log else numbers
 
 
+def draw_curves(
+    image: Image.Image,
+    lines: dict[str, list[tuple[float, float]]],
+    to_x: Axis,
+    to_y: Axis,
+) -> None:
+    """Curves in their colours, with their names at their ends."""
+    pen = ImageDraw.Draw(image)
+    free = 0.0  # names must not overlap: the next one stands at least here
+    for name in sorted(lines, key=lambda name: -lines[name][-1][1]):
+        colour = COLOURS[list(lines).index(name) % len(COLOURS)]
+        pixels = [(to_x.pixel(a), to_y.pixel(b)) for a, b in lines[name]]
+        free = max(free, pixels[-1][1])
+        pen.line([pixels[-1], (to_x.end + 30, free)], "#AAAAAA", 2)
+        pen.line(pixels, colour, 6, joint="curve")
+        for left, top in pixels if len(pixels) <= 12 else []:
+            pen.ellipse((left - 10, top - 10, left + 10, top + 10), colour)
+        put(image, to_x.end + 40, free, name, "lm", colour=colour)
+        free += 48
+
+
 def draw_plot(
     title: str,
     curves: Mapping[str, Sequence[float]],
@@ -2395,17 +2414,7 @@ def draw_plot(
     put(image, 40, TOP - 50, up, "lm")
     put(image, WIDTH / 2, 50, title, "mm", size=48)
 
-    free = 0.0  # names must not overlap: the next one stands at least here
-    for name in sorted(lines, key=lambda name: -lines[name][-1][1]):
-        colour = COLOURS[list(lines).index(name) % len(COLOURS)]
-        pixels = [(to_x.pixel(a), to_y.pixel(b)) for a, b in lines[name]]
-        free = max(free, pixels[-1][1])
-        pen.line([pixels[-1], (to_x.end + 30, free)], "#AAAAAA", 2)
-        pen.line(pixels, colour, 6, joint="curve")
-        for left, top in pixels if len(pixels) <= 12 else []:
-            pen.ellipse((left - 10, top - 10, left + 10, top + 10), colour)
-        put(image, to_x.end + 40, free, name, "lm", colour=colour)
-        free += 48
+    draw_curves(image, lines, to_x, to_y)
     return image.reduce(2)
 
 

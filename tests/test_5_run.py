@@ -104,7 +104,7 @@ def test_a_students_mistake_shows_its_lines(monkeypatch, tmp_path, capsys):
     assert "in show_layers" in out and "run_demo" not in out
     assert "NameError: name 'my_size' is not defined" in out
     with pytest.raises(NameError):
-        load(("float(number) for", "float(my_number) for")).load_letters(CPU)
+        load(("list(map(float", "list(map(my_float")).load_letters(CPU)
 
 
 def test_the_status_tells_how_it_ended(lecture, monkeypatch, capsys, tmp_path):
