@@ -42,6 +42,9 @@ def part_3_6():
     right = []
     for depth, block in kinds:
         net = dl.build_deep(depth, block)
+        F.cross_entropy(net(data.x[:1_000]), data.y[:1_000]).backward()
+        first, last = (net[n][0].weight.grad.norm().item() for n in (1, -2))
+        yield f"{depth} {block.__name__}: first gradient / last", f"{first / last:.1e}"
         dl.train(lesson, net, dl.shuffled(data), steps=1_500, rate=0.006)
         right.append(f"{dl.accuracy(net, *data[2:]):.1f}")
     yield "ten times the steps: 2, 20, 20 with skips, %", " ".join(right)
