@@ -6,9 +6,9 @@
 
 Read it from top to bottom. Each function `show_...` is one part. Its first lines are
 what the screen says first; then comes the experiment, then what was found. The numbers
-after a ✓ and in tables were measured by the very run that prints them; figures that are
-part of a sentence, by tests/controls.py. Eight words do the telling (section 7 has
-their code):
+after a ✓ and in tables were measured by the very run that prints them; the few that no
+part computes, by tests/controls.py. Nine words do the telling (section 7 has their
+code):
 
     lesson.begin    begins a part (full=True: --quick leaves its claims out)
     lesson.say      prints a sentence
@@ -18,6 +18,7 @@ their code):
     lesson.same     claims that two results, or all of two lists, are equal
     lesson.shows    claims a sentence, if the condition behind it holds
     lesson.keep     keeps a model, for the prompt and for the last table
+    lesson.load     hands out a pretrained model (lesson.called: how it is called)
 
 All of it, with the pictures, also stands in one page, data/figures/lesson.html. Left
 out, because a minute cannot show them: T5 and translation, fine-tuning and prompting,
@@ -89,8 +90,8 @@ DATA = Path(globals().get("__file__", "notebook")).resolve().parent / "data"
 #   x.view(3, 2)   x.flatten()        the same six numbers in another shape: [3, 2]; [6]
 #   y.flatten(0, 1)                   of y [5, 2, 3]: makes one axis of two, [10, 3]
 #   z.unflatten(0, (5, 2))            the reverse: z [10, 3] becomes [5, 2, 3]
-#   x[:, None]   y[y[..., 0] > 3]     a new axis of one, [2, 1, 3]; of y all rows (of 3)
-#                                     that begin with a number over 3
+#   x[:, None]                        a new axis of one, [2, 1, 3]
+#   x[x[:, 0] > 3]                    the rows that begin with over 3: [[4, 5, 6]]
 #   x.item()   x.tolist()             a tensor's only number; its numbers as a list
 #   x.to(device)                      onto the processor (CPU), or a graphics card
 #   x.requires_grad_()                from now on it is noted what is computed from x;
@@ -161,7 +162,8 @@ def forward(net: Net, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def loss_of(p: Tensor, y: Tensor) -> Tensor:
     """How wrong p is (cross-entropy): 0 if it is sure and right everywhere."""
-    # L = mean of -log(the probability that p gives to what is true)
+    # L = mean of -log(the probability that p gives to what is true); y is 1 or 0, so
+    # only one of the two terms counts
     return -(y * p.log() + (1 - y) * (1 - p).log()).mean()
 
 
@@ -230,7 +232,7 @@ def show_learning(lesson: Lesson) -> None:
     after_30, _ = learn(start, x, y, steps=30)
     after_1000, losses = learn(start, x, y, steps=1_000)
 
-    # the maps are drawn in section 7; p is over 0.5 where z = x w + b is over 0
+    # maps: section 7; percent: below. p is over 0.5 where z = x w + b is over 0
     places = places_of_a_map()  # [9600, 2]
     maps = [draw_region(places @ w + b > 0, x, y)]
     right = [percent(x_test @ w + b > 0, y_test == 1)]
@@ -288,8 +290,8 @@ def show_optimizers(lesson: Lesson) -> None:
         g = STEEPNESS * adam
         m = 0.9 * m + 0.1 * g
         v = 0.999 * v + 0.001 * g**2
-        # m starts at 0: after t steps, all g so far count in it 0.1 (1 + 0.9 + ... +
-        # 0.9^(t-1)) = 1 - 0.9^t. For a true mean, m / (1 - 0.9^t), v / (1 - 0.999^t)
+        # m starts at 0: after one step it is 0.1 g, after t steps all g so far count in
+        # it 0.1 (1 + 0.9 + ... + 0.9^(t-1)) = 1 - 0.9^t: divided by that, it is a mean
         m_raised = m / (1 - 0.9**t)
         v_raised = v / (1 - 0.999**t)
         # w <- w - rate m / (sqrt(v) + 1e-8): if g stays the same, m / sqrt(v) is 1 or
@@ -299,7 +301,7 @@ def show_optimizers(lesson: Lesson) -> None:
         path["SGD"].append(sgd[1].item())
         path["Adam"].append(adam[1].item())
 
-    title = "Along the flat w_2 (Adam's momentum carries it past 0)"
+    title = "Along the flat w_2 (Adam's running mean carries it past 0)"
     lesson.plot(title, path, "step", "w_2")
     theirs = [with_pytorch(torch.optim.SGD), with_pytorch(torch.optim.Adam)]
     lesson.same("By hand as in PyTorch: w after 40 steps", [sgd, adam], theirs)
@@ -308,7 +310,7 @@ def show_optimizers(lesson: Lesson) -> None:
     alike = abs(adam[0] - adam[1]) < 0.01
     lesson.shows(told, alike and sgd[0] < 0.05 and sgd[1] > 0.9)
     low = [(STEEPNESS * w**2 / 2).sum() for w in (sgd, adam)]
-    told = f"(SGD's L is lower, {low[0]:.4f} to {low[1]:.4f}: L hardly feels w_2. But "
+    told = f"(SGD's L is {low[0]:.4f}, Adam's {low[1]:.4f}: L hardly feels w_2. But "
     lesson.say(f"{told}SGD has hardly moved w_2.)")
 
 
@@ -393,7 +395,8 @@ def train(
             look()
         model.train()  # switches on what only a training needs (dropout, in others)
         x, y = next(batches)
-        # 1. forward pass. flatten(0, -2): [B, T, C] becomes [B T, C], and [B, C] stays
+        # 1. forward pass. cross_entropy wants a row of scores for each answer, so
+        # flatten(0, -2) makes [B T, C] of [B, T, C] (4.4); [B, C] stays
         logits = model(x).flatten(0, -2)
         loss = F.cross_entropy(logits, y.flatten())  # 2. loss
         optimizer.zero_grad()
@@ -637,7 +640,7 @@ def show_convolution(lesson: Lesson) -> None:
     lesson.same(name, [maps, pooled, means, deeper], theirs)
 
     # the filter's left edge can stand at 0, stride, 2 stride ... n + 2 padding - k, so
-    # size = (n + 2 padding - k) / stride + 1, rounded down
+    # size = (n + 2 padding - k) / stride + 1, rounded down; here n = 26, k = 3
     size = (26 + 2 * 1 - 3) // 2 + 1
     name = f"With padding 1 and stride 2, a 3 x 3 filter turns 26 x 26 into {size} x "
     lesson.same(f"{name}{size}", [size, size], list(deeper.shape))
@@ -704,7 +707,7 @@ def draw_mistakes(lesson: Lesson, cnn: nn.Module, data: Data) -> None:
 def shift_right(images: Tensor, pixels: int) -> Tensor:
     """Images [..., H, W], moved to the right (-1: left); paper comes in behind.
 
-    F.pad adds columns at the left and cuts as many, negative ones, at the right.
+    F.pad with (2, -2): two columns more at the left, two fewer at the right.
     """
     return F.pad(images, (pixels, -pixels), value=images.min().item())
 
@@ -813,10 +816,10 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     where: dict[str, list[float]] = {"trained": [], "untrained": []}
     for name, net in {"trained": cnn, "untrained": build_cnn()}.items():
         net.to(lesson.device)
-        layers = stages_of(net, x)
-        layers_test = stages_of(net, x_test)
+        outputs = stages_of(net, x)
+        outputs_test = stages_of(net, x_test)
         # for each layer: a linear model for the digits, and one for the moves
-        for seen, new in zip(layers, layers_test, strict=True):
+        for seen, new in zip(outputs, outputs_test, strict=True):
             digits = Data(seen, y, new, y_test)
             which[name].append(probe(lesson, digits, classes=10))
             moves = Data(seen, move, new, move_test)
@@ -826,17 +829,17 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     rows |= {f"which move, {name} CNN": where[name] for name in where}
     columns = ["pixels", "block 1", "block 2", "dense layer"]
     lesson.table("% correct, from its", columns, rows)
-    told_right = which["trained"]
-    rises = told_right == sorted(set(told_right))  # in order, and no two alike
+    known = which["trained"]
+    rises = known == sorted(set(known))  # in order, and no two alike
     untrained = which["untrained"][3]
-    told = f"From the dense layer a linear model reads {told_right[3]:.0f} % of digits "
-    told += f"(pixels: {told_right[0]:.0f}, untrained: {untrained:.0f})"
-    lesson.shows(told, rises and told_right[3] > untrained + 5)
-    told_right = where["trained"]
+    told = f"From the dense layer a linear model reads {known[3]:.0f} % of digits "
+    told += f"(pixels: {known[0]:.0f}, untrained: {untrained:.0f})"
+    lesson.shows(told, rises and known[3] > untrained + 5)
+    known = where["trained"]
     untrained = where["untrained"][3]
-    told = f"But from there it tells only {told_right[3]:.0f} % of the moves (pixels: "
-    told += f"{told_right[0]:.0f}, untrained: {untrained:.0f})"
-    lost = told_right[3] < told_right[0] - 10 and told_right[3] < untrained - 5
+    told = f"But from there it tells only {known[3]:.0f} % of the moves (pixels: "
+    told += f"{known[0]:.0f}, untrained: {untrained:.0f})"
+    lost = known[3] < known[0] - 10 and known[3] < untrained - 5
     lesson.shows(told, lost)
 
 
@@ -851,8 +854,8 @@ class Skip(nn.Sequential):
 def build_deep(depth: int, block: type[nn.Sequential]) -> nn.Sequential:
     """For letters: `depth` hidden layers of 64 neurons; block: nn.Sequential, or Skip.
 
-    They start as He et al. (2015) propose: weights of deviation sqrt(2 / 64). 64 inputs
-    would make signals grow 8 times, ReLU halves squares: in plain ones they stay alike.
+    They start as He et al. (2015) propose: so that, in plain ones, signals neither grow
+    nor fade from layer to layer.
     """
     layers: list[nn.Module] = [nn.Linear(16, 64)]
     for _ in range(depth):
@@ -882,8 +885,8 @@ def show_depth(lesson: Lesson) -> None:
     lost = right["2 layers"] - right["20 layers"]
     won = right["20 with skips"] - right["20 layers"]
     lesson.shows(f"Of new letters {told}", lost >= 5 and won >= 8)
-    told = "(The gradient gets through the plain 20, too. With ten times the steps "
-    lesson.say(f"{told}they come much nearer.)")
+    told = "(Not that their gradient is lost: the plain 20 do learn, and in ten times "
+    lesson.say(f"{told}the steps come nearer.)")
 
 
 def read_digit(cnn: nn.Module, file: str | Path | Image.Image) -> tuple[int, float]:
@@ -933,7 +936,8 @@ def lstm_by_hand(lstm: nn.LSTM, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     # PyTorch keeps the four gates' weights one below the other, as i, f, c, o
     w_x, w_h, b_x, b_h = lstm.parameters()  # [4 hidden, d], [4 hidden, hidden] ...
-    w = torch.cat([w_h, w_x], dim=1)  # side by side: [4 hidden, hidden + d]
+    # W [h, x] = W_h h + W_x x: W is the two side by side, [4 hidden, hidden + d]
+    w = torch.cat([w_h, w_x], dim=1)
     w_i, w_f, w_c, w_o = w.chunk(4)  # four parts: [hidden, hidden + d] each
     b_i, b_f, b_c, b_o = (b_x + b_h).chunk(4)
     h = torch.zeros_like(b_i)
@@ -982,13 +986,10 @@ def show_steps(lesson: Lesson) -> None:
 
 
 def open_forget_gate(lstm: nn.RNNBase) -> nn.RNNBase:
-    """Start an LSTM with its forget gate at about Sigmoid(3) = 0.95, kept at each step.
-
-    (Over 100 steps that alone would leave 0.008. But h, too, carries something along.)
-    """
+    """Start an LSTM with its forget gate at about Sigmoid(3) = 0.95, kept each step."""
     n = lstm.hidden_size
     bias = lstm.get_parameter("bias_hh_l0")  # PyTorch's name for b_h, of layer 0
-    bias.data[n : 2 * n] = 3.0  # of i, f, c, o the second; .data: not for a gradient
+    bias.data[n : 2 * n] = 3.0  # of i, f, c, o the second; .data: the bare numbers
     return lstm
 
 
@@ -1013,7 +1014,7 @@ def show_gradients(lesson: Lesson) -> None:
         # a step back multiplies an RNN's gradient by W_hh and by tanh's slope, 1 - h^2
         x = inputs.clone().requires_grad_()
         h, _ = network(x)
-        h[-1].sum().backward()  # it starts at one number: the sum of the last outputs
+        h[-1].sum().backward()  # it needs a single number: the sum of the last outputs
         assert x.grad is not None  # [101, 8, 64], left there by backward()
         # how long each step's gradient is, the root of its sum of squares: [101]
         lengths = x.grad.double().norm(dim=(1, 2))  # double: 1e-50 can be written, too
@@ -1224,7 +1225,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         # Every head attends for itself, to its own 16 of 64 numbers; what they find is
-        # put side by side again: x <- x + W_O [head_1 ... head_4], of Norm(x)
+        # put side by side: x <- x + W_O [head_1 ... head_4], with heads of Norm(x)
         q, k, v = self.qkv(self.norm1(x)).chunk(3, dim=-1)  # three parts: [B, T, 64]
         heads = attention(self.split(q), self.split(k), self.split(v), causal=True)
         by_place = heads.transpose(1, 2)  # [B, T, 4, 16]
@@ -1462,8 +1463,10 @@ def show_cost(lesson: Lesson) -> None:
     by_formula = [2 * n * n * 64 for n in lengths]
     name = "Attention multiplies 2 n^2 d times: twice the length, four times the work"
     lesson.same(name, counted, by_formula)
-    told = "(With W_Q, W_K, W_V, W_O it beats the LSTM's 8 n d^2 if n < 2 d = 128. "
-    lesson.say(f"{told}Writing, a GPT waits, too.)")
+    told = (
+        "(W_Q ... W_O add 4 n d^2: in all under the LSTM's 8 n d^2 if n < 2 d = 128. "
+    )
+    lesson.say(f"{told}Writing, a GPT waits.)")
 
 
 def demo_gpt2(lesson: Lesson | None = None) -> Lesson:
@@ -1514,11 +1517,11 @@ def show_sight(lesson: Lesson) -> None:
     told = f"{ahead['GPT-2']:.0f} % of {gpt}'s attention goes to later places, "
     told += f"{ahead['BERT']:.0f} % of {bert}'s"
     lesson.shows(told, ahead["GPT-2"] == 0 and ahead["BERT"] > 10)
-    told = f"It changes {gpt}'s scores at earlier words by {moved['GPT-2']:.1f}, "
+    told = f"The swap changes {gpt}'s scores before it by {moved['GPT-2']:.1f}, "
     past_only = moved["GPT-2"] < 1e-4 and moved["BERT"] > 0.1
     lesson.shows(f"{told}{bert}'s by up to {moved['BERT']:.1f}", past_only)
-    told = "(The mask decides. Many heads of BERT look at [CLS], the start sign, if at "
-    lesson.say(f"{told}nothing else.)")
+    told = "(The mask decides. Many heads of BERT look at [CLS], the start sign, when "
+    lesson.say(f"{told}at nothing else.)")
 
 
 @torch.no_grad()
@@ -1615,11 +1618,13 @@ def show_masks(lesson: Lesson) -> None:
     told = f"Of {len(hidden)} words it finds {found[0]} from four before, {found[1]} "
     told += f"from four after, {found[2]} from two and two"
     lesson.shows(told, found[2] > max(found[:2]))
-    told = "(Four alone put a false end or start of a sentence at the word: partly why "
+    told = "(With four alone the word seems to end or start its sentence: partly why "
     lesson.say(f"{told}they find few.)")
     if lesson.source == "embedded":  # measured by tests/controls.py
-        told = "(Does a sentence follow another? Guessing gets 50 %, it 71, without "
-        lesson.say(f"{told}quotation marks 58.)")
+        told = (
+            "(Next-sentence prediction: guessing gets 50 %, it 71, without quotation "
+        )
+        lesson.say(f"{told}marks 58.)")
 
 
 def nearest(text: str, texts: Iterable[str]) -> str:
@@ -2077,7 +2082,7 @@ def gpt2_weights(library: Any) -> dict[str, Tensor]:
 
 
 def ways_to_draw(temperature: Any, top_k: Any, top_p: Any) -> dict[str, Any]:
-    """What `generate` needs to draw; nothing if all are None. ValueError: see above."""
+    """What `generate` needs to draw; nothing if all are None. ValueError: no such."""
     chosen = [value for value in (temperature, top_k, top_p) if value is not None]
     if not chosen:
         return {}  # greedily
