@@ -291,7 +291,8 @@ def show_optimizers(lesson: Lesson) -> None:
         m = 0.9 * m + 0.1 * g
         v = 0.999 * v + 0.001 * g**2
         # m starts at 0: after one step it is 0.1 g, after t steps all g so far count in
-        # it 0.1 (1 + 0.9 + ... + 0.9^(t-1)) = 1 - 0.9^t: divided by that, it is a mean
+        # it 0.1 (1 + 0.9 + ... + 0.9^(t-1)) = 1 - 0.9^t. Divided by that, it is a mean;
+        # v likewise
         m_raised = m / (1 - 0.9**t)
         v_raised = v / (1 - 0.999**t)
         # w <- w - rate m / (sqrt(v) + 1e-8): if g stays the same, m / sqrt(v) is 1 or
@@ -829,17 +830,17 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     rows |= {f"which move, {name} CNN": where[name] for name in where}
     columns = ["pixels", "block 1", "block 2", "dense layer"]
     lesson.table("% correct, from its", columns, rows)
-    known = which["trained"]
-    rises = known == sorted(set(known))  # in order, and no two alike
+    right = which["trained"]
+    rises = right == sorted(set(right))  # in order, and no two alike
     untrained = which["untrained"][3]
-    told = f"From the dense layer a linear model reads {known[3]:.0f} % of digits "
-    told += f"(pixels: {known[0]:.0f}, untrained: {untrained:.0f})"
-    lesson.shows(told, rises and known[3] > untrained + 5)
-    known = where["trained"]
+    told = f"From the dense layer a linear model reads {right[3]:.0f} % of digits "
+    told += f"(pixels: {right[0]:.0f}, untrained: {untrained:.0f})"
+    lesson.shows(told, rises and right[3] > untrained + 5)
+    right = where["trained"]
     untrained = where["untrained"][3]
-    told = f"But from there it tells only {known[3]:.0f} % of the moves (pixels: "
-    told += f"{known[0]:.0f}, untrained: {untrained:.0f})"
-    lost = known[3] < known[0] - 10 and known[3] < untrained - 5
+    told = f"But from there it tells only {right[3]:.0f} % of the moves (pixels: "
+    told += f"{right[0]:.0f}, untrained: {untrained:.0f})"
+    lost = right[3] < right[0] - 10 and right[3] < untrained - 5
     lesson.shows(told, lost)
 
 
@@ -2082,7 +2083,7 @@ def gpt2_weights(library: Any) -> dict[str, Tensor]:
 
 
 def ways_to_draw(temperature: Any, top_k: Any, top_p: Any) -> dict[str, Any]:
-    """What `generate` needs to draw; nothing if all are None. ValueError: no such."""
+    """What `generate` needs to draw; {} if all are None. ValueError: out of range."""
     chosen = [value for value in (temperature, top_k, top_p) if value is not None]
     if not chosen:
         return {}  # greedily
