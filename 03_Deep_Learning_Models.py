@@ -41,7 +41,7 @@ import sys
 import textwrap
 import time
 import traceback
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -574,13 +574,11 @@ def build_cnn() -> nn.Sequential:
         nn.ReLU(),
         nn.MaxPool2d(2),  # [B, 64, 4, 4]
     )
-    dense = nn.Sequential(nn.Flatten(), nn.Linear(64 * 4 * 4, 128), nn.ReLU())
-    cnn = nn.Sequential()
-    cnn.add_module("block1", block1)
-    cnn.add_module("block2", block2)
-    cnn.add_module("dense", dense)  # [B, 128]
-    cnn.add_module("output", nn.Linear(128, 10))
-    return cnn
+    # Flatten: [B, 1024], as 64 x 4 x 4 = 1024; then 128 neurons: [B, 128]
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(1024, 128), nn.ReLU())
+    stages: dict[str, nn.Module] = {"block1": block1, "block2": block2}
+    stages |= {"dense": dense, "output": nn.Linear(128, 10)}
+    return nn.Sequential(OrderedDict(stages))  # one after the other, with their names
 
 
 def convolve(image: Tensor, weight: Tensor, bias: Any = 0, stride: int = 1) -> Tensor:
@@ -867,10 +865,8 @@ def read_digit(cnn: nn.Module, file: str | Path | Image.Image) -> tuple[int, flo
 
     OSError: the file is missing, or no picture. ValueError: it shows not one digit.
     """
-    picture = file if isinstance(file, Image.Image) else Image.open(Path(file))
-    x = prepare_digit(picture)  # [1, 1, 28, 28] (section 7)
-    device = next(cnn.parameters()).device  # where its first weights are
-    p = predict(cnn, x.to(device)).softmax(-1)[0]  # [10]
+    x = prepare_digit(file if isinstance(file, Image.Image) else Image.open(file))
+    p = predict(cnn, x.to(next(cnn.parameters()).device)).softmax(-1)[0]  # [10]
     return int(p.argmax()), 100 * p.max().item()
 
 
@@ -976,9 +972,9 @@ def show_gradients(lesson: Lesson) -> None:
     inputs = torch.randn(101, 8, 64)  # 101 steps, of 8 sequences
     networks: dict[str, nn.RNNBase] = {
         "RNN": nn.RNN(64, 64),
-        "larger W_hh": nn.RNN(64, 64),
+        "RNN, W_hh x 4": nn.RNN(64, 64),
     }
-    networks["larger W_hh"].get_parameter("weight_hh_l0").data *= 4
+    networks["RNN, W_hh x 4"].get_parameter("weight_hh_l0").data *= 4
     networks["LSTM"] = nn.LSTM(64, 64)
     networks["LSTM, open gate"] = open_forget_gate(nn.LSTM(64, 64))
 
@@ -997,8 +993,8 @@ def show_gradients(lesson: Lesson) -> None:
 
     lesson.plot("What comes back", back, "steps back", "gradient", None, "log y")
     told = f"100 steps back, the RNN's has vanished ({far['RNN']:.0e}); with W_hh "
-    told += f"times 4 it explodes ({far['larger W_hh']:.0e})"
-    lesson.shows(told, far["RNN"] < 1e-6 and far["larger W_hh"] > 100)
+    told += f"times 4 it explodes ({far['RNN, W_hh x 4']:.0e})"
+    lesson.shows(told, far["RNN"] < 1e-6 and far["RNN, W_hh x 4"] > 100)
     half_open = far["LSTM"]
     wide_open = far["LSTM, open gate"]
     told = f"An LSTM's vanishes, too ({half_open:.0e}), unless its forget gate is open "
@@ -1086,6 +1082,9 @@ def show_memory(lesson: Lesson) -> None:
 
 
 # A tokenizer cuts text into pieces of words, of 3,000 kinds, and numbers them: ids.
+# load_pieces (section 7) hands out the novel in ids: .seen, its first nine tenths, and
+# .unseen, the last one; .data, both cut into rows, x: 16 in a row, y: what follows each
+# of the 16; and .letters, how many characters a piece has on average.
 
 
 def write_text(model: nn.Module, device: torch.device) -> str:
@@ -1106,8 +1105,8 @@ def learn_novel(
 ) -> tuple[float, list[float]]:
     """Train a model to predict the novel's next piece: bits a character, the curve."""
     pieces = load_pieces(lesson.device, lesson.quick)
-    x = pieces.data.x_test  # 16 pieces in a row: [n, 16]
-    y = pieces.data.y_test  # and what follows each of them: [n, 16]
+    x = pieces.data.x_test  # [n, 16], of the unseen tenth
+    y = pieces.data.y_test  # [n, 16]
     # bits of a piece: -log2 p(the piece that came) = cross-entropy / log 2, as log2 p =
     # log p / log 2; of a character: divided by the letters of a piece
     scale = 1 / math.log(2) / pieces.letters
@@ -1296,8 +1295,6 @@ def show_gpt(lesson: Lesson) -> None:
     as the LSTM: from up to 16 pieces it predicts the next one, of 3,000.
     """
     lesson.begin(show_gpt, full=True)
-    # on single characters, with as many steps, a GPT needs 2.1 bits, an LSTM 2.0: with
-    # little data and time it matters what a model reads (tests/controls.py)
     gpt = GPT(load_tokenizer().get_vocab_size(), positions=16)
     bits, curve = learn_novel(lesson, "GPT", gpt, rate=0.02)
     best = min(count_tables(lesson.device, lesson.quick))
@@ -1920,38 +1917,32 @@ def sentences(kind: str) -> Any:
 
 
 def prepare_digit(picture: Image.Image) -> Tensor:
-    """A picture's digit as MNIST's are, [1, 1, 28, 28]. ValueError: not one digit."""
+    """A picture's digit as MNIST's: 20 of 28 pixels, centred by mass [1, 1, 28, 28]."""
     picture = ImageOps.exif_transpose(picture)  # upright, however the camera was held
     if picture.mode[0] in "IF":  # a scan with greys up to 65,535, which is 257 x 255
         picture = picture.convert("F").point(lambda grey: grey / 257).convert("L")
     w, h = (max(1, 120 * side // max(1, *picture.size)) for side in picture.size)
     light = to_tensor(picture.convert("RGBA").resize((w, h)))  # [4, h, w], 0 to 1
     light = 1 - light[3] * (1 - light[:3])  # white where the picture is transparent
-    middle = light[:, h // 8 : h - h // 8, w // 8 : w - w // 8]
-    if middle.median() < 0.4 * light.max():  # a blackboard: no shadow is as dark
+    if light[:, 15:-15, 15:-15].median() < 0.4 * light.max():  # a blackboard
         light = 1 - light
-    # the paper without its ink: at each place the lightest within 15 pixels, to cover
-    # the strokes, then the darkest of those, as -max of -x, to shrink it back
+    # the paper: at each place the lightest within 15 pixels, then the darkest of those
     paper = -F.max_pool2d(-F.max_pool2d(light, 31, 1, 15), 31, 1, 15)
     ink = ((paper - light) / paper.clamp(min=0.2)).amax(0, keepdim=True)  # [1, h, w]
-    # ink counts 1 in the middle, and less and less to the rim, where it counts 0
+    # ink counts 1 in the middle, 0 at the rim. The digit starts where it counts most,
+    # and grows by three pixels a round, over ink only: specks stay out
     window = torch.outer(torch.hann_window(h + 1)[1:], torch.hann_window(w + 1)[1:])
-    near = (ink > ink.max() / 2) * window
-    if ink.max() < 0.2 or near.max() < 0.02:  # nothing, or at the rim only
-        raise ValueError("no digit to be seen: write one, dark on light paper")
-    # it starts where most ink is, and grows by two pixels a round, only over ink:
-    # specks that do not hang together with it stay out
+    near = (ink > ink.max().clamp(min=0.3) / 2) * window
     part = (near == near.max()).float()
     for _ in range(200):
-        part = (near > 0) * F.max_pool2d(part, 5, 1, 2)
+        part = (near > 0) * F.max_pool2d(part, 7, 1, 3)
+    alone = (part * near).sum() > 0.9 * near.sum()
+    if not alone or near.max() < 0.02 or part.mean() > 0.4:  # or at the rim; or all ink
+        raise ValueError("not one digit to be seen: write one, dark on light paper")
     places = part[0].nonzero().float()  # row and column of each of its pixels
-    high, wide = (places.amax(0) - places.amin(0) + 1).tolist()
-    side = round(max(high, wide) * 28 / 20)  # MNIST: 20 of 28 pixels, centre of mass
+    side = round((places.amax(0) - places.amin(0) + 1).max().item() * 28 / 20)
     top, left = (places.mean(0) + 0.5 - side / 2).round().int().tolist()
     digit = resized_crop(part, top, left, side, side, [28, 28])[None]
-    alone = (part * near).sum() > 2 / 3 * near.sum()
-    if not alone or wide > 1.5 * high or (digit > 0.1).sum() > 300:  # too much ink
-        raise ValueError("not one digit: write a single one, dark on light paper")
     return torch.as_tensor((digit / digit.max() - 0.1307) / 0.3081)
 
 

@@ -4,7 +4,6 @@ python tests/controls.py [3.6 4.3 ...]      all, or those of some parts
 """
 
 import collections
-import json
 import math
 import sys
 from statistics import mean
@@ -30,10 +29,8 @@ def part_2_2():  # the loss on new letters rises: are fewer of them read?
 
     dl.train(lesson, mlp, dl.shuffled(few), steps=500, rate=0.003, look=look)
     then = right[losses.index(min(losses))]
-    yield (
-        "% of new letters: at the least loss, at the end",
-        f"{then:.0f}, {right[-1]:.0f}",
-    )
+    told = "% of new letters: at the least loss, at the end"
+    yield told, f"{then:.0f}, {right[-1]:.0f}"
 
 
 def part_3_6():
@@ -50,16 +47,9 @@ def part_3_6():
     yield "ten times the steps: 2, 20, 20 with skips, %", " ".join(right)
 
 
-def recalled(model, steps, rate, short_first):
-    # short ones first: they grow as fast as the steps allow
-    def batches():
-        for step in range(steps):
-            length = min(100, 2 + 7 * (17 * step // steps)) if short_first else 100
-            symbols = torch.randint(8, (40, length))
-            yield symbols, symbols[:, 0]
-
+def recalled(model, rate, short_first):
     recall = nn.Sequential(model, dl.LastPlace())
-    dl.train(lesson, recall, batches(), steps, rate)
+    dl.train(lesson, recall, dl.recall_batches(lesson, short_first), 340, rate)
     symbols = torch.randint(8, (1_000, 100))
     return f"{dl.accuracy(recall, symbols, symbols[:, 0]):.1f}"
 
@@ -68,16 +58,15 @@ def part_4_3():
     for rate, short in ((0.02, False), (0.005, True)):
         lstm = dl.Recurrent(nn.LSTM, symbols=8, hidden=64)
         told = f"LSTM, {'' if short else 'no '}short ones first, rate {rate}: %"
-        yield told, recalled(lstm, 340, rate, short)
+        yield told, recalled(lstm, rate, short)
     rnn = dl.Recurrent(nn.RNN, symbols=8, hidden=64)
     rnn.cell = nn.RNN(64, 64, bias=False, nonlinearity="relu", batch_first=True)
     nn.init.eye_(rnn.cell.weight_hh_l0)
-    yield "ReLU RNN, from the identity, rate 0.003: %", recalled(rnn, 340, 0.003, True)
+    yield "ReLU RNN, from the identity, rate 0.003: %", recalled(rnn, 0.003, True)
     ones = nn.Embedding.from_pretrained(torch.eye(8))  # each symbol: a 1 and seven 0
-    linear = nn.Sequential(
-        ones, nn.Flatten(), nn.Linear(800, 8), nn.Unflatten(1, (1, 8))
-    )
-    yield "linear model of all 100 places: %", recalled(linear, 340, 0.02, False)
+    layers = ones, nn.Flatten(), nn.Linear(800, 8), nn.Unflatten(1, (1, 8))
+    linear = nn.Sequential(*layers)
+    yield "linear model of all 100 places: %", recalled(linear, 0.02, False)
 
 
 def kneser_ney(pieces, n):  # Kneser and Ney 1995, interpolated, discount 0.75
@@ -104,14 +93,6 @@ def kneser_ney(pieces, n):  # Kneser and Ney 1995, interpolated, discount 0.75
 def part_5_3():
     told = "table of two pieces, Kneser-Ney: bits a character"
     yield told, kneser_ney(dl.load_pieces(lesson.device), 2)
-    seen, unseen = (torch.tensor([*text.encode("ascii")]) for text in dl.load_novel())
-    rows, tests = seen.unfold(0, 65, 1), unseen.unfold(0, 65, 64)  # 64, and the next
-    data = dl.Data(rows[:, :-1], rows[:, 1:], tests[:, :-1], tests[:, 1:])
-    lstm = dl.Recurrent(nn.LSTM, 128, hidden=128)
-    for model, rate in ((dl.GPT(128, positions=64), 0.02), (lstm, 0.03)):
-        dl.train(lesson, model, dl.shuffled(data, rows=64), 400, rate)
-        bits = dl.mean_loss(model, *data[2:]) / math.log(2)
-        yield f"{type(model).__name__} on single characters: bits", f"{bits:.2f}"
 
 
 def random_bert(seed):
@@ -120,42 +101,19 @@ def random_bert(seed):
     return tokenizer, type(model)(model.config).eval().requires_grad_(False)
 
 
-@torch.no_grad()
-def followed(bert, pairs):  # % right: does the second sentence follow the first?
-    tokenizer, model = bert
-    half = len(pairs) // 2  # a stranger: the second sentence of a pair far away
-    strangers = [[pairs[n][0], pairs[n - half][1]] for n in range(len(pairs))]
-    right = []
-    for truth, some in ((0, pairs), (1, strangers)):
-        for first, second in some:
-            ids = tokenizer(first, second, return_tensors="pt")
-            said = model(**ids).seq_relationship_logits.argmax().item()
-            right.append(said == truth)
-    return f"{100 * mean(right):.0f}"
-
-
-def part_5_10():
-    pairs = dl.sentences("pairs")
-    trained = dl.load_pretrained("BERT")
-    yield "next sentence, %, guessing 50", followed(trained, pairs)
-    without = json.loads(json.dumps(pairs).replace('\\"', ""))
-    yield "next sentence without quotation marks, %", followed(trained, without)
-
-
 def part_5_11():
-    for name, berts in (
-        ("bert-mini", [dl.load_pretrained("BERT")]),
-        ("random weights, mean of 20", [random_bert(seed) for seed in range(20)]),
-    ):
+    berts = {"bert-mini": [dl.load_pretrained("BERT")]}
+    berts["random weights, mean of 20"] = [random_bert(seed) for seed in range(20)]
+    for name, some in berts.items():
         right = torch.zeros(2)
-        for bert in berts:
+        for bert in some:
             for word, three in dl.sentences("senses").items():
                 ids, states, _ = dl.features(bert, three)
                 signs = bert[0].convert_tokens_to_ids([word, "[SEP]"])
                 by = torch.stack([states[ids == sign] for sign in signs])
                 alike = F.cosine_similarity(by[:, :1], by[:, 1:], dim=-1)
                 right += alike[:, 0] > alike[:, 1]
-        told = ", ".join(f"{n:.1f}" for n in right / len(berts))
+        told = ", ".join(f"{n:.1f}" for n in right / len(some))
         yield f"{name}: of 10, by the word, by [SEP]", told
 
 

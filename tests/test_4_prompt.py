@@ -8,15 +8,12 @@ from conftest import CPU, ROOT
 from PIL import Image, ImageDraw, ImageOps
 
 SEVEN = ROOT / "data/pictures/seven.png"
-
-
 TEXTS = "", "   ", "half an emoji \ud83d", None, ["so good", "very bad"]
 TOYS = "continue_text", "judge", "fill_mask"
 WRONG = [(name, (text,), {}) for name in TOYS for text in TEXTS]
+HOWS = {"top_p": 90}, {"temperature": 0}, {"max_new_tokens": 9_999}
+WRONG += [("continue_text", ("It is",), how) for how in HOWS]
 WRONG += [
-    ("continue_text", ("It is",), {"top_p": 90}),
-    ("continue_text", ("It is",), {"temperature": 0}),
-    ("continue_text", ("It is",), {"max_new_tokens": 9_999}),
     ("fill_mask", ("There is none.",), {}),
     ("fill_mask", ("[MASK] opened the [MASK].",), {}),
     ("nearest", ("A dog.", []), {}),
@@ -51,7 +48,7 @@ def test_a_text_goes_on_with_the_likeliest_pieces_or_with_drawn_ones(lecture):
 
 
 def test_the_run_and_the_prompt_share_one_model_of_each_name(lecture, lesson):
-    models = {name: lesson.load(name)[1] for name in lecture.PRETRAINED}
+    models = {name: lesson.load(name)[1] for name in lecture.SMALL}
     lecture.fill_mask("It is [MASK].")
     lecture.continue_text("It")
     lecture.judge("It is.")

@@ -42,7 +42,7 @@ def test_a_quick_run_tells_all_parts_in_order_and_fails_no_claim(lecture, progra
     assert max(map(len, out.splitlines())) <= 100
 
 
-def test_its_page_holds_every_claim_and_every_picture(program):
+def test_its_page_holds_every_claim_every_picture_and_text_as_text(lecture, program):
     claims = json.loads(program[0].partition("CLAIMS ")[2])
     page = (program[3] / "lesson.html").read_text(encoding="utf-8")
     for claim in claims:
@@ -50,9 +50,6 @@ def test_its_page_holds_every_claim_and_every_picture(program):
     assert page.count('<img src="data:image/png;base64,') == 12 == page.count("<img")
     assert re.findall('id="(.*?)"', page) == ROWS == re.findall('href="#(.*?)"', page)
     assert "<script" not in page and "http" not in page and "lesson.html" in program[0]
-
-
-def test_a_page_shows_a_models_text_as_text(lecture):
     page = lecture.page([("text", 'it writes <b> & "</p>'), ("part", "9.9 <i>")])
     assert '<p class="text">it writes &lt;b&gt; &amp;' in page and "<i>" not in page
 
@@ -150,12 +147,12 @@ def test_a_full_disk_is_reported_and_a_reader_that_leaves_is_not(tmp_path):
 
 def test_the_hubs_model_is_pinned_or_one_line_says_why_not(monkeypatch, tmp_path):
     lecture, began = load(), time.monotonic()
-    repository, revision, small = lecture.PRETRAINED["BERT"]
+    repository, revision = lecture.HUB["BERT"].split("@")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(OSError, match=rf"^{re.escape(repository)}[^\n]*hub[^\n]*$"):
         lecture.load_pretrained("BERT", "hub")  # nobody answers, nothing is cached
     assert time.monotonic() - began < 10
-    hub = Mock(return_value=str(ROOT / "data/models" / small))  # in the hub's place
+    hub = Mock(return_value=str(ROOT / "data/models/bert-mini"))  # in its place
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
     tokenizer, model = lecture.load_pretrained("BERT", "hub")
     assert model(**tokenizer("It is", return_tensors="pt")) and not model.training
