@@ -44,7 +44,7 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from io import BytesIO
+from io import BytesIO, StringIO
 from itertools import chain, count
 from pathlib import Path
 from statistics import mean
@@ -76,8 +76,7 @@ DATA = Path(globals().get("__file__", "notebook")).resolve().parent / "data"
 #   x = torch.tensor([[1., 2., 3.],   a tensor is an array of numbers; x.shape: [2, 3],
 #                     [4., 5., 6.]])  two rows of three. [B, 3]: B such rows, a batch
 #   x[0]   x[:, 1]   x[-1]            [1, 2, 3], row 0; [2, 5], column 1; the last row
-#   x[[1, 0]]   x[x > 3]   x[..., 1:] rows 1 and 0; [4, 5, 6]; of the last axis all from
-#                                     1 on: [[2, 3], [5, 6]]
+#   x[[1, 0]]   x[x > 3]              rows 1 and 0, in this order; [4, 5, 6]
 #   x * 2   x + y   x.exp()           number by number
 #   x + b                             a row b, of shape [3], is added to every row of x
 #                                     (and a column, [2, 1], to every column)
@@ -86,9 +85,6 @@ DATA = Path(globals().get("__file__", "notebook")).resolve().parent / "data"
 #   x @ w                             matrix product: [2, 3] @ [3, 4] gives [2, 4]
 #   torch.cat([x, x])   .stack(...)   one below the other, [4, 3]; a new axis, [2, 2, 3]
 #   x.view(3, 2)   x.flatten()        the same six numbers in another shape: [3, 2]; [6]
-#   y.flatten(0, 1)                   of y [5, 2, 3]: makes one axis of two, [10, 3]
-#   x[:, None]                        a new axis of one, [2, 1, 3]
-#   x[x[:, 0] > 3]                    the rows that begin with over 3: [[4, 5, 6]]
 #   x.item()   x.tolist()             a tensor's only number; its numbers as a list
 #   x.to(device)                      onto the processor (CPU), or a graphics card
 #   x.requires_grad_()                from now on it is noted what is computed from x;
@@ -725,7 +721,7 @@ def show_shift(lesson: Lesson, cnn: nn.Sequential, mlp: nn.Sequential) -> None:
     filters = cnn.get_submodule("block1.0")  # the 8 filters of block 1
     still = predict(filters, x[:100])  # [100, 8, 24, 24]
     moved = predict(filters, shift_right(x[:100], pixels=1))
-    # column j + 1 of the one is column j of the other
+    # column j + 1 of the one is column j of the other; "...": all of the axes before
     name = "If a digit moves by a pixel, so do its maps in block 1, unchanged "
     lesson.same(f"{name}(equivariance)", moved[..., 1:], still[..., :-1])
     by_cnn = right["CNN"][2]
@@ -1080,10 +1076,11 @@ def show_memory(lesson: Lesson) -> None:
     keep_it = (left > 0.5).sum().item()
     before = untrained.mean().item()
     after = trained.mean().item()
-    told = f"In training its forget gate has opened, from {before:.2f} to {after:.2f}: "
     opened = before < 0.6 and after > 0.8 and keep_it >= 5
-    told += f"{keep_it} of 64 units keep half for 99 steps"
-    lesson.shows(told, opened)
+    told = (
+        f"Its forget gate opened, {before:.2f} to {after:.2f}: {keep_it} of 64 units "
+    )
+    lesson.shows(f"{told}keep half their memory for 99 steps", opened)
     lesson.say("(If it sees all 100 at once, a linear model can do it.)")
 
 
@@ -1637,10 +1634,8 @@ def show_senses(lesson: Lesson) -> None:
     lesson.shows(f"{told} apart", right >= 8)
     if lesson.source == "embedded":  # measured by tests/controls.py
         told = "(Untrained: 4. Even the vector of the end sign, [SEP], tells 9 apart: "
-        told += (
-            "it has read the sentence, too. And bert-mini has learned from a larger "
-        )
-        lesson.say(f"{told}model, which compares sentences.)")
+        told += "it has read the sentence, too. And bert-mini has learned from a "
+        lesson.say(f"{told}larger model, which compares sentences.)")
     query = "The machine does not work."
     found = nearest(query, sentences("search"))
     lesson.say(f"Of ten sentences nearest to '{query}': {found}")
@@ -2287,9 +2282,10 @@ def axis(values: Sequence[float], start: float, end: float, log: bool) -> Any:
     def pixel(value: float) -> float:
         return start + (scale(value) - low) / (high - low) * (end - start)
 
-    # round numbers, 1, 2 or 5 x 10^n apart, so that there are at most nine
-    power = 10.0 ** math.floor(math.log10((high - low) / 9))
-    apart = next(n * power for n in (1, 2, 5, 10) if n * power >= (high - low) / 9)
+    # at most nine are named: 1, 2, 5 or 10 times a power of ten apart, the first to do
+    least = (high - low) / 9
+    power = 10.0 ** math.floor(math.log10(least))
+    apart = next(n * power for n in (1, 2, 5, 10) if n * power >= least)
     apart = math.ceil(apart) if log else apart
     named = [n * apart for n in range(math.ceil(low / apart), int(high // apart) + 1)]
     return pixel, {f"10^{n}": 10.0**n for n in named} if log else by_name(named)
@@ -2528,8 +2524,7 @@ def main(arguments: Sequence[str] = ()) -> Lesson:
         lesson.status = 1
         if not isinstance(error, BrokenPipeError) and sys.stderr:  # that is: ... | head
             print(f"The output cannot be written: {error}", file=sys.stderr)
-        # what Python still holds for the screen goes nowhere, instead of failing again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout = StringIO()  # or Python would try it again when it ends
     return lesson
 
 
