@@ -16,8 +16,10 @@ from tests/controls.py. Nine methods tell what was found (section 7 has their co
     lesson.picture  draws tiles of numbers, from white, the smallest, to blue
     lesson.same     claims that two results, or all of two lists, are equal
     lesson.shows    claims a sentence, if the condition behind it holds
-    lesson.keep     keeps a model, for the prompt and for the last table
+    lesson.keep     keeps a model in lesson.models, and its line of the last table
     lesson.load     hands out a pretrained model (lesson.called: its name)
+
+lesson.device is where it computes, lesson.quick whether trainings are to be short.
 
 All of it, with the pictures, also stands in one page, data/figures/lesson.html. Left
 out, because a minute cannot show them: T5 and translation, fine-tuning and prompting,
@@ -237,7 +239,7 @@ def show_learning(lesson: Lesson) -> None:
 
     names = ["one neuron", "17 neurons, untrained", "after 30 steps", "after 1,000"]
     captions = [f"{names[n]}\n{right[n]:.1f} % correct" for n in range(4)]
-    lesson.picture("Where each one says: blue", maps, captions, columns=4)
+    lesson.picture("Dark is where each one says: blue", maps, captions, columns=4)
     # copies (clone) of the four, for which PyTorch is to compute the gradients
     copies = [weights.clone().requires_grad_() for weights in start]
     _, p = forward(Net(*copies), x)  # *: the list's members, as four arguments
@@ -273,7 +275,7 @@ def show_optimizers(lesson: Lesson) -> None:
     lesson.begin(show_optimizers)
     sgd = adam = torch.ones(2)
     m = v = torch.zeros(2)
-    path: dict[str, list[Any]] = {"SGD": [1], "Adam": [1]}
+    path: dict[str, list[Any]] = {"SGD, w_1": [1], "SGD, w_2": [1], "Adam, both": [1]}
     for t in range(1, 41):
         # SGD: w <- w - rate g; the gradient g of this loss is STEEPNESS w
         sgd = sgd - 0.1 * (STEEPNESS * sgd)
@@ -283,8 +285,8 @@ def show_optimizers(lesson: Lesson) -> None:
         g = STEEPNESS * adam
         m = 0.9 * m + 0.1 * g
         v = 0.999 * v + 0.001 * g**2
-        # m starts at 0: after one step it is 0.1 g, after t steps all g so far count in
-        # it 0.1 (1 + 0.9 + ... + 0.9^(t-1)) = 1 - 0.9^t. Divided by that, it is a mean;
+        # m starts at 0. After one step it is 0.1 g, so it is divided by 0.1 = 1 - 0.9;
+        # after t steps by 1 - 0.9^t, to which the weights of all g so far add up.
         # v likewise
         m_raised = m / (1 - 0.9**t)
         v_raised = v / (1 - 0.999**t)
@@ -292,18 +294,20 @@ def show_optimizers(lesson: Lesson) -> None:
         # -1, so a step is about as long as the rate, however small g is
         adam = adam - 0.1 * m_raised / (v_raised.sqrt() + 1e-8)
 
-        path["SGD"].append(sgd[1].item())
-        path["Adam"].append(adam[1].item())
+        path["SGD, w_1"].append(sgd[0].item())
+        path["SGD, w_2"].append(sgd[1].item())
+        path["Adam, both"].append(adam[1].item())
 
-    title = "Along the flat w_2 (Adam's running mean carries it past 0)"
-    lesson.plot(title, path, "step", "w_2")
+    title = "Down a valley (Adam's running mean carries it past 0)"
+    lesson.plot(title, path, "step", "weight")
     theirs = [with_pytorch(torch.optim.SGD), with_pytorch(torch.optim.Adam)]
     lesson.same("By hand as in PyTorch: w after 40 steps", [sgd, adam], theirs)
     told = f"SGD gets to w = ({sgd[0]:.3f}, {sgd[1]:.3f}), Adam, alike along both "
     told += f"axes, to ({adam[0]:.3f}, {adam[1]:.3f})"
     alike = abs(adam[0] - adam[1]) < 0.01
     lesson.shows(told, alike and sgd[0] < 0.05 and sgd[1] > 0.9)
-    lesson.say("(The loss hardly feels w_2; so SGD has hardly moved it.)")
+    told = "(The loss hardly feels w_2, so SGD's is even the lower one. But along w_2 "
+    lesson.say(f"{told}SGD has hardly begun.)")
 
 
 def show_outputs(lesson: Lesson) -> None:
@@ -327,7 +331,7 @@ def show_outputs(lesson: Lesson) -> None:
     rows = {"score z": z, "e^z": z.exp(), "probability": p}
     lesson.table("", ["first", "second", "third"], rows)
     told = f"The loss is -log {p[1]:.3f} = {cross_entropy:.3f}. If only the first two "
-    lesson.say(f"{told}were possible, the first had Sigmoid(1 - 2) = {yes:.2f}.")
+    lesson.say(f"{told}were possible, the first would have Sigmoid(1 - 2) = {yes:.2f}.")
     ours = [p, cross_entropy, yes, squared]
     # PyTorch's cross-entropy takes the scores: softmax is inside it
     entropy = F.cross_entropy(z, torch.tensor(1))
@@ -388,7 +392,7 @@ def train(
         model.train()  # switches on what only a training needs (dropout, in others)
         x, y = next(batches)
         # 1. forward pass. cross_entropy wants a row of scores for each answer, so
-        # flatten(0, -2) makes [1024, 3000] of 4.4's [64, 16, 3000]; [256, 26] stays
+        # flatten(0, -2) makes one axis of all but the last: of [B, T, C] [B T, C]
         logits = model(x).flatten(0, -2)
         loss = F.cross_entropy(logits, y.flatten())  # 2. loss
         optimizer.zero_grad()
@@ -530,8 +534,9 @@ def overfit(lesson: Lesson, few: Data) -> None:
     known = losses["letters learned"][-1]
     least = min(losses["new letters"])
     last = losses["new letters"][-1]
-    told = f"Trained slowly, its loss on those falls to {known:.3f}, on new ones to "
-    lesson.shows(f"{told}{least:.2f}, then rises to {last:.2f}", last > 1.5 * least)
+    told = f"Trained slowly, its loss on these {len(few.x)} falls to {known:.3f}, on "
+    told += f"new ones to {least:.2f}, then rises to {last:.2f}"
+    lesson.shows(told, last > 1.5 * least)
     lesson.say("(It still reads as many new letters, but is too sure where it errs.)")
 
 
@@ -666,7 +671,7 @@ def show_digits(lesson: Lesson) -> tuple[nn.Sequential, nn.Sequential]:
         learned = f"{len(data.x):,} digits"
         lesson.keep(f"digits: {name}", model, learned, seconds[name], right[name])
 
-    lesson.models["CNN"] = cnn
+    lesson.models["CNN"] = cnn  # a short name, for the prompt
     title = "The loss in training, mean of 20 batches"
     lesson.plot(title, losses, "step", "loss", None, "log y")
     draw_mistakes(lesson, cnn, data)
@@ -734,10 +739,10 @@ def show_shift(lesson: Lesson, cnn: nn.Sequential, mlp: nn.Sequential) -> None:
 
 
 def show_shuffled(lesson: Lesson) -> None:
-    """3.4 An MLP has no notion of space; a CNN lives on what is near to what
+    """3.4 An MLP has no notion of space; a CNN relies on pixels being neighbours
 
     All pixels change places, in the same way in every digit. Both models learn from
-    12,000 digits as they are, and from 12,000 that are so shuffled, in 60 steps.
+    12,000 digits as they are, and from the same ones shuffled, in 60 steps.
     """
     lesson.begin(show_shuffled, full=True)
     data = load_mnist(lesson.device, lesson.quick)
@@ -786,7 +791,7 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     """3.5 The deeper a layer, the more plainly it shows which digit it is
 
     From the output of each layer a linear model tries to tell the digit. It learns from
-    500 digits only. An untrained CNN, beside, shows what training adds.
+    500 digits only. An untrained CNN shows what training adds.
     """
     lesson.begin(show_features, full=True)
     data = load_mnist(lesson.device, lesson.quick)
@@ -962,7 +967,8 @@ def show_gradients(lesson: Lesson) -> None:
     """4.2 Vanishing and exploding gradients: how far back does learning reach?
 
     Untrained networks read 101 steps. If one step's input changes a little, how much
-    does the last output change? That is the gradient there (the last step's: 1).
+    does the last output change? That is the gradient there (the last step's: 1). A step
+    back multiplies an RNN's by W_hh, and by tanh's slope.
     """
     lesson.begin(show_gradients)
     inputs = torch.randn(101, 8, 64)  # 101 steps, of 8 sequences
@@ -976,7 +982,6 @@ def show_gradients(lesson: Lesson) -> None:
 
     back, far = {}, {}
     for name, network in networks.items():
-        # a step back multiplies an RNN's gradient by W_hh and by tanh's slope, 1 - h^2
         x = inputs.clone().requires_grad_()
         h, _ = network(x)
         h[-1].sum().backward()  # it needs a single number: the sum of the last outputs
@@ -1071,16 +1076,14 @@ def show_memory(lesson: Lesson) -> None:
     lesson.plot(title, gate, "place of the symbol", "f_t, mean of its units")
     told = f"The LSTM recalls {by_lstm:.1f} % of the symbols, the RNN {by_rnn:.1f} %"
     lesson.shows(told, by_lstm >= 99 and by_rnn < 30)
-    # c_t = f_t * c_(t-1) + ..., so of c_1 the 99 f_t after it leave their product: [64]
+    # c_100 = f_100 f_99 ... f_2 c_1 + what came in after step 1, in each of 64 units
     left = trained[1:].prod(0)
     keep_it = (left > 0.5).sum().item()
     before = untrained.mean().item()
     after = trained.mean().item()
     opened = before < 0.6 and after > 0.8 and keep_it >= 5
-    told = (
-        f"Its forget gate opened, {before:.2f} to {after:.2f}: {keep_it} of 64 units "
-    )
-    lesson.shows(f"{told}keep half their memory for 99 steps", opened)
+    told = f"Its forget gate opened, {before:.2f} to {after:.2f}: {keep_it} of 64 units"
+    lesson.shows(f"{told} keep half their memory for 99 steps", opened)
     lesson.say("(If it sees all 100 at once, a linear model can do it.)")
 
 
@@ -1111,7 +1114,7 @@ def learn_novel(
     x = pieces.data.x_test  # [n, 16], of the unseen tenth
     y = pieces.data.y_test  # [n, 16]
     # bits of a piece: -log2 p(the piece that came) = cross-entropy / log 2, as log2 p =
-    # log p / log 2; bits of a character: that, divided by the characters of a piece
+    # log p / log 2; of a character (a piece of 6.3 bits has about 3.8): 6.3 / 3.8 = 1.7
     scale = 1 / (math.log(2) * pieces.letters)
     curve: list[float] = []
 
@@ -1144,8 +1147,8 @@ def show_novel(lesson: Lesson) -> None:
     nn.init.normal_(lstm.embedding.weight, std=0.1)  # as in 5.3's GPT
     bits, curve = learn_novel(lesson, "LSTM", lstm, rate=0.03)
     lesson.scores["novel: LSTM"]["curve"] = curve  # for 5.3
-    # if "was" came in 40 of 200 places after "Bennet", its p is about 0.2; for what has
-    # never come the table of one piece fewer is asked (section 7)
+    # if "was" came in 40 of 200 places after "Bennet", its p is about 0.2; what never
+    # came after "Bennet" is looked up in the table of one piece fewer (section 7)
     tables = count_tables(lesson.device, lesson.quick)
     columns = ["table, 0 pieces", "1 piece", "2 pieces", "3 pieces", "LSTM"]
     lesson.table("", columns, {"bits a character": [*tables, bits]})
@@ -1196,6 +1199,7 @@ class Block(nn.Module):
 
     def split(self, x: Tensor) -> Any:
         """A part of x for each head: [B, T, 64] -> [B, 4, T, 16], if there are four."""
+        # of 8 numbers a b c d e f g h two heads get: a b c d, and e f g h
         n = x.shape[-1] // self.heads  # 16
         parts = x.unflatten(-1, (self.heads, n))  # the last axis becomes two: 4, 16
         return parts.transpose(1, 2)  # [B, 4, T, 16]: @ works on the last two axes
@@ -1432,8 +1436,8 @@ def show_cost(lesson: Lesson) -> None:
     by_formula = [2 * n * n * 64 for n in lengths]
     name = "Attention multiplies 2 n^2 d times: twice the length, four times the work"
     lesson.same(name, counted, by_formula)
-    told = "(With W_Q ... W_O, 4 n d^2 more, it multiplies less than an LSTM up to n = "
-    lesson.say(f"{told}2 d. And when it writes, a GPT, too, goes step by step.)")
+    told = "(W_Q ... W_O add 4 n d^2: together below an LSTM's 8 n d^2 while n < 2 d. "
+    lesson.say(f"{told}And when it writes, a GPT, too, goes step by step.)")
 
 
 def demo_gpt2(lesson: Lesson | None = None) -> Lesson:
@@ -1455,8 +1459,8 @@ def show_sight(lesson: Lesson) -> None:
     """5.8 GPT sees the past only, BERT sees everything
 
     Each row of the picture shows where the word at its left looks, on average over all
-    layers and heads. Then "house" becomes "world": does what a model says at the words
-    before it change?
+    layers and heads. Then "house" becomes "world": do the scores at the words before it
+    change?
     """
     lesson.begin(show_sight)
     text = "She took the note and went into the house."
@@ -1633,8 +1637,8 @@ def show_senses(lesson: Lesson) -> None:
     told = f"{lesson.called('BERT')} tells the senses of {right} of {len(senses)} words"
     lesson.shows(f"{told} apart", right >= 8)
     if lesson.source == "embedded":  # measured by tests/controls.py
-        told = "(Untrained: 4. Even the vector of the end sign, [SEP], tells 9 apart: "
-        told += "it has read the sentence, too. And bert-mini has learned from a "
+        told = "(Untrained: 4. But the vector of the end sign, [SEP], tells 9, too: so "
+        told += "it helps to have read the sentence. And bert-mini has learned from a "
         lesson.say(f"{told}larger model, which compares sentences.)")
     query = "The machine does not work."
     found = nearest(query, sentences("search"))
@@ -1692,7 +1696,7 @@ def show_opinions(lesson: Lesson) -> None:
     mean_shuffled = sum(shuffled_right) / 5
     as_many = abs(mean_shuffled - sum(right)) <= 4
     told = f"{sum(right)} of {len(right)} are correct, shuffled {mean_shuffled:.0f}; "
-    told += f"with a negation {sum(negated)} of {len(negated)}. Order hardly counts"
+    told += f"with a negation {sum(negated)} of {len(negated)}. It mostly weighs words"
     lesson.shows(told, sum(right) >= 30 and as_many)
 
 
@@ -1975,8 +1979,8 @@ def load_pretrained(
     Without a source: the one that was loaded last, or the embedded one, on the CPU.
     OSError: it cannot be read.
     """
-    whence = (source or "embedded", device or torch.device("cpu"))
-    if name in LOADED and (not source or LOADED[name][0] == whence):
+    wanted = (source or "embedded", device or torch.device("cpu"))
+    if name in LOADED and (not source or LOADED[name][0] == wanted):
         return LOADED[name][1:]
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # it saves 3 s
@@ -1991,8 +1995,8 @@ def load_pretrained(
     how = {"attn_implementation": "eager", "use_safetensors": True}
     with reading(folder / "model.safetensors"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        model = kind.from_pretrained(folder, dtype=torch.float32, **how).to(whence[1])
-    LOADED[name] = (whence, tokenizer, model.eval().requires_grad_(False))
+        model = kind.from_pretrained(folder, dtype=torch.float32, **how).to(wanted[1])
+    LOADED[name] = (wanted, tokenizer, model.eval().requires_grad_(False))
     return LOADED[name][1:]
 
 
