@@ -38,6 +38,7 @@ import inspect
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -56,6 +57,8 @@ from typing import Any, NamedTuple
 if sys.version_info < (3, 10):  # noqa: UP036
     sys.exit("This script needs Python 3.10 or newer.")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # for speed beside other programs
+# this file's folder (a notebook has no __file__: its own)
+HERE = Path(globals().get("__file__", "notebook")).resolve().parent
 try:
     import torch
     import torch.nn.functional as F
@@ -66,11 +69,10 @@ try:
     from torchvision.transforms.functional import resized_crop, to_pil_image, to_tensor
     from tqdm import tqdm
 except ModuleNotFoundError as missing:
-    needed = Path(__file__).resolve().with_name("requirements.txt")
+    needed = HERE / "requirements.txt"
     sys.exit(f'{missing}. Run:  "{sys.executable}" -m pip install -r "{needed}"')
 
-# the folder data beside this file (a notebook has no __file__: beside it)
-DATA = Path(globals().get("__file__", "notebook")).resolve().parent / "data"
+DATA = HERE / "data"
 
 
 # %% 1. How a network learns
@@ -229,11 +231,10 @@ def show_learning(lesson: Lesson) -> None:
     after_1000, losses = learn(start, x, y, steps=1_000)
 
     # maps: section 7; percent: below. p is over 0.5 where z = x w + b is over 0
-    places = places_of_a_map()  # [9600, 2]
-    maps = [draw_region(places @ w + b > 0, x, y)]
+    maps = [draw_region(PLACES @ w + b > 0, x, y)]  # PLACES: [9600, 2]
     right = [percent(x_test @ w + b > 0, y_test == 1)]
     for net in (start, after_30, after_1000):
-        _, p = forward(net, places)
+        _, p = forward(net, PLACES)
         maps.append(draw_region(p > 0.5, x, y))
         _, p = forward(net, x_test)
         right.append(percent(p > 0.5, y_test == 1))
@@ -484,9 +485,7 @@ def show_letters(lesson: Lesson) -> None:
     """
     lesson.begin(show_letters, full=True)
     data = load_letters(lesson.device)
-    names = ["MLP, new letters", "linear, new letters", "nearest neighbour, new"]
-    names += ["MLP, letters learned", "linear, letters learned"]
-    right: dict[str, list[float]] = {name: [] for name in names}
+    right: dict[str, list[float]] = defaultdict(list)  # whose lists begin empty
     n = len(data.x)
     sizes = [n // 64, n // 8, n]
     for size in sizes:
@@ -543,12 +542,12 @@ def overfit(lesson: Lesson, few: Data) -> None:
 def demo_mlp(lesson: Lesson | None = None) -> Lesson:
     """Sections 1 and 2: how a network learns, and how an MLP reads printed letters."""
     lesson = lesson or Lesson()
-    lesson.section("1. How a network learns")
+    lesson.say("1. How a network learns", "h2")
     show_neuron(lesson)
     show_learning(lesson)
     show_optimizers(lesson)
     show_outputs(lesson)
-    lesson.section("2. MLP: the multilayer perceptron")
+    lesson.say("2. MLP: the multilayer perceptron", "h2")
     show_layers(lesson)
     show_letters(lesson)
     return lesson
@@ -602,7 +601,6 @@ def pool(image: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
     return pooled
 
 
-@torch.no_grad()
 def show_convolution(lesson: Lesson) -> None:
     """3.1 Convolution: one small filter slides over the whole image
 
@@ -649,17 +647,11 @@ def show_convolution(lesson: Lesson) -> None:
     lesson.same(f"{name}outputs, {dense:,}", [shared, dense], counted)
 
 
-def smooth(values: Sequence[float], width: int = 20) -> list[float]:
-    """Each value's mean with those just before it, which makes a curve readable."""
-    ends = range(1, len(values) + 1)
-    return [mean(values[max(0, end - width) : end]) for end in ends]
-
-
 def show_digits(lesson: Lesson) -> tuple[nn.Sequential, nn.Sequential]:
     """3.2 A CNN is made for images: which digit did somebody write?
 
     A linear model, an MLP, and a CNN with about as many parameters as the MLP learn, in
-    900 steps, from MNIST's 60,000 digits. The test: 10,000 digits by other people.
+    850 steps, from MNIST's 60,000 digits. The test: 10,000 digits by other people.
     """
     lesson.begin(show_digits, full=True)
     data = load_mnist(lesson.device, lesson.quick)
@@ -668,15 +660,15 @@ def show_digits(lesson: Lesson) -> tuple[nn.Sequential, nn.Sequential]:
     losses, right, seconds = {}, {}, {}
     for name, model in {"linear": build_mlp(784, 10), "MLP": mlp, "CNN": cnn}.items():
         batches = shuffled(data, rows=128)
-        every, seconds[name] = train(lesson, model, batches, steps=900, rate=0.006)
-        losses[name] = smooth(every)
+        every, seconds[name] = train(lesson, model, batches, steps=850, rate=0.006)
+        losses[name] = [part.mean().item() for part in torch.tensor(every).split(20)]
         right[name] = accuracy(model, data.x_test, data.y_test)
         learned = f"{len(data.x):,} digits"
         lesson.keep(f"digits: {name}", model, learned, seconds[name], right[name])
 
     lesson.models["CNN"] = cnn  # a short name, for the prompt
     title = "The loss in training, mean of 20 batches"
-    lesson.plot(title, losses, "step", "loss", None, "log y")
+    lesson.plot(title, losses, "step", "loss", range(0, 900, 20), log=True)
     draw_mistakes(lesson, cnn, data)
     digit, sure = read_digit(cnn, DATA / "pictures" / "seven.png")
     lesson.say(f"In data/pictures/seven.png the CNN sees a {digit}, {sure:.0f} % sure.")
@@ -753,8 +745,7 @@ def show_shuffled(lesson: Lesson) -> None:
     order = torch.randperm(28 * 28, device=lesson.device)
 
     def shuffle(images: Tensor) -> Tensor:
-        pixels = images.flatten(1)  # [n, 784]
-        return pixels[:, order].view(-1, 1, 28, 28)  # -1: n, what is left
+        return images.flatten(1)[:, order].view_as(images)  # flatten(1): [n, 784]
 
     data = data._replace(x_test=data.x_test[:5_000], y_test=data.y_test[:5_000])
     mixed = data._replace(x=shuffle(data.x), x_test=shuffle(data.x_test))
@@ -771,14 +762,6 @@ def show_shuffled(lesson: Lesson) -> None:
     behind = right["CNN"][1] < right["MLP"][1]
     told = f"After 60 steps shuffling costs the CNN {cnn_loses:.1f} points: it falls "
     lesson.shows(f"{told}behind the MLP", cnn_loses >= 3 and mlp_loses < 1.5 and behind)
-
-
-def stages_of(cnn: nn.Module, x: Tensor) -> list[Tensor]:
-    """The pixels x, then what each stage of a CNN makes of them."""
-    outputs = [x]
-    for stage in ("block1", "block2", "dense"):
-        outputs.append(predict(cnn.get_submodule(stage), outputs[-1]))
-    return outputs
 
 
 def probe(lesson: Lesson, data: Data) -> float:
@@ -800,13 +783,13 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     data = load_mnist(lesson.device, lesson.quick)
     right: dict[str, list[float]] = {"trained CNN": [], "untrained CNN": []}
     for name, net in zip(right, [cnn, build_cnn().to(lesson.device)], strict=True):
-        learned = stages_of(net, data.x[:500])
-        new = stages_of(net, data.x_test[:2_000])
-        for x, x_test in zip(learned, new, strict=True):  # layer by layer
+        for depth in range(len(net)):  # net[:depth]: its first stages, 0 to 3 of four
+            x = predict(net[:depth], data.x[:500])
+            x_test = predict(net[:depth], data.x_test[:2_000])
             seen = Data(x, data.y[:500], x_test, data.y_test[:2_000])
             right[name].append(probe(lesson, seen))
 
-    columns = ["pixels", "block 1", "block 2", "dense layer"]
+    columns = ["pixels", *dict(cnn.named_children())][:-1]
     lesson.table("% correct, from its", columns, right)
     trained = right["trained CNN"]
     untrained = right["untrained CNN"][3]
@@ -879,7 +862,7 @@ def read_digit(cnn: nn.Module, file: str | Path | Image.Image) -> tuple[int, flo
 def demo_cnn(lesson: Lesson | None = None) -> Lesson:
     """Section 3: how a CNN reads written digits, and what it owes to its filters."""
     lesson = lesson or Lesson()
-    lesson.section("3. CNN: the convolutional network")
+    lesson.say("3. CNN: the convolutional network", "h2")
     show_convolution(lesson)
     cnn, mlp = show_digits(lesson)
     show_shift(lesson, cnn, mlp)
@@ -938,7 +921,6 @@ def lstm_by_hand(lstm: nn.LSTM, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.stack(states), torch.stack(kept), c
 
 
-@torch.no_grad()
 def show_steps(lesson: Lesson) -> None:
     """4.1 An RNN hands a state on from step to step; an LSTM has gates for its memory
 
@@ -982,10 +964,8 @@ def show_gradients(lesson: Lesson) -> None:
     """
     lesson.begin(show_gradients)
     inputs = torch.randn(101, 8, 64)  # 101 steps, of 8 sequences
-    networks: dict[str, nn.RNNBase] = {
-        "RNN": nn.RNN(64, 64),
-        "RNN, W_hh x 4": nn.RNN(64, 64),
-    }
+    networks: dict[str, nn.RNNBase] = {"RNN": nn.RNN(64, 64)}
+    networks["RNN, W_hh x 4"] = nn.RNN(64, 64)
     networks["RNN, W_hh x 4"].get_parameter("weight_hh_l0").data *= 4
     networks["LSTM"] = nn.LSTM(64, 64)
     networks["LSTM, open gate"] = open_forget_gate(nn.LSTM(64, 64))
@@ -997,19 +977,18 @@ def show_gradients(lesson: Lesson) -> None:
         h[-1].sum().backward()  # it needs a single number: the sum of the last outputs
         assert x.grad is not None  # [101, 8, 64], left there by backward()
         # how long each step's gradient is, the root of its sum of squares: [101]
-        lengths = x.grad.double().norm(dim=(1, 2))  # double: 1e-50 can be written, too
+        lengths = x.grad.double().norm(dim=(1, 2))  # double: for squares of 1e-34
         sizes = lengths.flip(0)  # the last step first
         back[name] = (sizes / sizes[0]).tolist()
         far[name] = back[name][100]
 
-    lesson.plot("What comes back", back, "steps back", "gradient", None, "log y")
+    lesson.plot("What comes back", back, "steps back", "gradient", log=True)
     told = f"100 steps back, the RNN's has vanished ({far['RNN']:.0e}); with W_hh "
     told += f"times 4 it explodes ({far['RNN, W_hh x 4']:.0e})"
     lesson.shows(told, far["RNN"] < 1e-6 and far["RNN, W_hh x 4"] > 100)
-    half_open = far["LSTM"]
     wide_open = far["LSTM, open gate"]
-    told = f"An LSTM's vanishes, too ({half_open:.0e}), unless its forget gate is open "
-    lesson.shows(f"{told}({wide_open:.2f})", 10 > wide_open > 0.01 > half_open)
+    told = f"An LSTM's vanishes, too ({far['LSTM']:.0e}), unless its forget gate is "
+    lesson.shows(f"{told}open ({wide_open:.2f})", 10 > wide_open > 0.01 > far["LSTM"])
 
 
 class Recurrent(nn.Module):
@@ -1058,13 +1037,6 @@ def learn_recall(
     return right
 
 
-@torch.no_grad()
-def forget_gate(model: Recurrent, symbols: Tensor) -> Tensor:
-    """How open each unit's forget gate is at each of some symbols [T]: [T, hidden]."""
-    _, f, _ = lstm_by_hand(model.cell, model.embedding(symbols))
-    return f
-
-
 def show_memory(lesson: Lesson) -> None:
     """4.3 An LSTM learns to remember, through its gates
 
@@ -1075,10 +1047,11 @@ def show_memory(lesson: Lesson) -> None:
     rnn = Recurrent(nn.RNN, symbols=8, hidden=64)
     lstm = Recurrent(nn.LSTM, symbols=8, hidden=64).to(lesson.device)
     row = torch.randint(8, (100,), device=lesson.device)
-    untrained = forget_gate(lstm, row)  # [100, 64]
+    # how open each unit's forget gate is at each symbol: [100, 64]
+    _, untrained, _ = lstm_by_hand(lstm.cell, lstm.embedding(row))
     by_rnn = learn_recall(lesson, "recall: RNN", rnn, steps=340, short_first=True)
     by_lstm = learn_recall(lesson, "recall: LSTM", lstm, steps=340, short_first=True)
-    trained = forget_gate(lstm, row)
+    _, trained, _ = lstm_by_hand(lstm.cell, lstm.embedding(row))
 
     gate = {"before training": untrained.mean(1).tolist()}
     gate["after"] = trained.mean(1).tolist()
@@ -1099,47 +1072,64 @@ def show_memory(lesson: Lesson) -> None:
 
 
 # A tokenizer cuts text into pieces of words, of 3,000 kinds, and numbers them: ids.
-# load_pieces (section 7) hands out the novel in ids: .seen, its first nine tenths, and
-# .unseen, the last one; .data, both cut into rows, x: 16 in a row, y: what follows each
-# of the 16; and .letters, how many characters a piece has on average.
+# load_pieces (section 7) hands out the novel in ids: its first nine tenths, the last
+# one, unseen, and how many characters a piece has on average.
 
 
-def write_text(model: nn.Module, device: torch.device) -> str:
-    """Let a model write: it draws a piece, reads that, too, draws the next one ..."""
-    start = load_tokenizer().encode("Elizabeth").ids
-    ids = torch.tensor([start], device=device)  # [1, T]
-    for _ in range(16):
-        logits = predict(model, ids[:, -16:])  # of the last 16 pieces: [1, 16, 3000]
-        # temperature 0.7: softmax(logits / 0.7) makes what is likely a little likelier
-        p = (logits[:, -1] / 0.7).softmax(-1)  # what may come after the last: [1, 3000]
-        drawn = torch.multinomial(p, num_samples=1)  # a piece, by chance: [1, 1]
-        ids = torch.cat([ids, drawn], dim=1)
-    return " ".join(load_tokenizer().decode(ids[0].tolist()).split())
+def generate(
+    model: nn.Module,
+    ids: Tensor,
+    length: int,
+    temperature: float = 1.0,
+    top_k: float = 0,
+    top_p: float = 1.0,
+) -> Tensor:
+    """Let a model go on with ids [1, T]: it draws a piece, reads that, too, and so on.
+
+    top_k: from the so many likeliest (0: all). top_p: from the likeliest that together
+    have this probability.
+    """
+    for _ in range(length):
+        logits = predict(model, ids)[0, -1]  # of what may come next: [symbols]
+        # a temperature below 1 makes what is likely even likelier
+        p, pieces = (logits / temperature).softmax(-1).sort(descending=True)
+        p[math.ceil(top_k) or len(p) :] = 0
+        p[p.cumsum(0) - p >= top_p] = 0  # cumsum - p: what the likelier ones have
+        drawn = torch.multinomial(p, num_samples=1)  # a place in p, by chance: [1]
+        ids = torch.cat([ids, pieces[drawn][None]], dim=1)
+    return ids
 
 
-def learn_novel(
-    lesson: Lesson, name: str, model: nn.Module, rate: float
-) -> tuple[float, list[float]]:
-    """Train a model to predict the novel's next piece: bits a character, the curve."""
-    pieces = load_pieces(lesson.device, lesson.quick)
-    x = pieces.data.x_test  # [n, 16], of the unseen tenth
-    y = pieces.data.y_test  # [n, 16]
+def learn_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> float:
+    """Train a model to predict the novel's next piece: how many bits a character?"""
+    seen, unseen, letters = load_pieces(lesson.quick)
+    # unfold(0, 17, 1): 17 in a row from each piece on, [n, 17]; (0, 17, 16): from every
+    # 16th. The first 16 are x, the last 16 are y: what follows each x
+    rows = torch.tensor(seen, device=lesson.device).unfold(0, 17, 1)
+    tests = torch.tensor(unseen, device=lesson.device).unfold(0, 17, 16)
+    x = tests[:, :-1]
+    y = tests[:, 1:]
     # bits of a piece: -log2 p(the piece that came) = cross-entropy / log 2, as log2 p =
     # log p / log 2; of a character (a piece of 6.3 bits has about 3.8): 6.3 / 3.8 = 1.7
-    scale = 1 / (math.log(2) * pieces.letters)
+    scale = 1 / (math.log(2) * letters)
     curve: list[float] = []
 
     def look() -> None:
-        curve.append(scale * mean_loss(model, x[::4], y[::4]))  # on every fourth row
+        curve.append(scale * mean_loss(model, x[::8], y[::8]))  # on every eighth row
 
-    batches = shuffled(pieces.data, rows=64)
-    losses, seconds = train(lesson, model, batches, steps=400, rate=rate, look=look)
+    batches = shuffled(Data(rows[:, :-1], rows[:, 1:], x, y), rows=64)
+    losses, seconds = train(lesson, model, batches, steps=375, rate=rate, look=look)
     look()
     bits = scale * mean_loss(model, x, y)
     learned = f"{64 * len(losses):,} x 16 pieces"
-    lesson.keep(f"novel: {name}", model, learned, seconds, bits=bits)
-    lesson.say(f"The {name} writes: {write_text(model, lesson.device)}")
-    return bits, curve
+    lesson.keep(f"novel: {name}", model, learned, seconds, "", bits)
+    lesson.scores[f"novel: {name}"]["curve"] = curve  # for 5.3
+    start = load_tokenizer().encode("Elizabeth").ids
+    ids = torch.tensor([start], device=lesson.device)
+    ids = generate(model, ids, length=16 - len(start), temperature=0.7)
+    written = load_tokenizer().decode(ids[0].tolist())
+    lesson.say(f"The {name} writes: {' '.join(written.split())}")
+    return bits
 
 
 def show_novel(lesson: Lesson) -> None:
@@ -1150,17 +1140,16 @@ def show_novel(lesson: Lesson) -> None:
     followed the last 0 to 3 pieces; the LSTM sees up to 16.
     """
     lesson.begin(show_novel, full=True)
-    some = load_pieces(lesson.device, lesson.quick).unseen[40:60]
-    letters = [load_tokenizer().decode([piece]) for piece in some]
+    _, unseen, _ = load_pieces(lesson.quick)
+    letters = [load_tokenizer().decode([piece]) for piece in unseen[40:60]]
     lesson.say(f"In pieces: {'|'.join(letters)}")
 
     lstm = Recurrent(nn.LSTM, load_tokenizer().get_vocab_size(), hidden=80)
     nn.init.normal_(lstm.embedding.weight, std=0.1)  # as in 5.3's GPT
-    bits, curve = learn_novel(lesson, "LSTM", lstm, rate=0.03)
-    lesson.scores["novel: LSTM"]["curve"] = curve  # for 5.3
+    bits = learn_novel(lesson, "LSTM", lstm, rate=0.03)
     # if "was" came in 40 of 200 places after "Bennet", its p is about 0.2; the table of
     # one piece fewer has a say, too, the more the less was seen (section 7)
-    tables = count_tables(lesson.device, lesson.quick)
+    tables = count_tables(lesson.quick)
     columns = ["table, 0 pieces", "1 piece", "2 pieces", "3 pieces", "LSTM"]
     lesson.table("", columns, {"bits a character": [*tables, bits]})
     told = f"The LSTM needs {bits:.2f} bits a character, the table of one piece "
@@ -1170,7 +1159,7 @@ def show_novel(lesson: Lesson) -> None:
 def demo_lstm(lesson: Lesson | None = None) -> Lesson:
     """Section 4: networks that read step by step, remember, and write."""
     lesson = lesson or Lesson()
-    lesson.section("4. RNN and LSTM: networks that read step by step")
+    lesson.say("4. RNN and LSTM: networks that read step by step", "h2")
     show_steps(lesson)
     show_gradients(lesson)
     show_memory(lesson)
@@ -1236,12 +1225,7 @@ class GPT(nn.Module):
     """
 
     def __init__(
-        self,
-        symbols: int,
-        positions: int,
-        width: int = 64,
-        heads: int = 4,
-        depth: int = 1,
+        self, symbols: int, positions: int, width: int, heads: int, depth: int
     ) -> None:
         super().__init__()
         self.token = nn.Embedding(symbols, width)  # what stands here
@@ -1261,9 +1245,10 @@ class GPT(nn.Module):
         """This class with the weights of the library's GPT2LMHeadModel, of any size."""
         c = library.config
         gpt = cls(c.vocab_size, c.n_positions, c.n_embd, c.n_head, c.n_layer)
-        # a state dict has all weights by name; gpt2_weights (section 7) renames them
-        gpt.load_state_dict(gpt2_weights(library))
-        return gpt.to(library.device).eval()
+        # a state dict has all weights by name; gpt2_weights: section 7
+        weights = zip(gpt.state_dict(), gpt2_weights(library), strict=True)
+        gpt.load_state_dict(dict(weights))
+        return gpt.to(library.device).eval().requires_grad_(False)
 
 
 def show_attention(lesson: Lesson) -> None:
@@ -1299,12 +1284,10 @@ def show_recall(lesson: Lesson) -> None:
     head and an LSTM learn it in 200 steps, without the short ones that helped in 4.3.
     """
     lesson.begin(show_recall, full=True)
-    gpt = GPT(symbols=8, positions=100, width=32, heads=1)
+    gpt = GPT(symbols=8, positions=100, width=32, heads=1, depth=1)
     lstm = Recurrent(nn.LSTM, symbols=8, hidden=64)
-    name = "recall at once: GPT"
-    by_gpt = learn_recall(lesson, name, gpt, steps=200, short_first=False)
-    name = "recall at once: LSTM"
-    by_lstm = learn_recall(lesson, name, lstm, steps=200, short_first=False)
+    by_gpt = learn_recall(lesson, "at once: GPT", gpt, steps=200, short_first=False)
+    by_lstm = learn_recall(lesson, "at once: LSTM", lstm, steps=200, short_first=False)
     told = f"The GPT recalls {by_gpt:.1f} %; the LSTM still guesses, {by_lstm:.1f} %"
     lesson.shows(told, by_gpt >= 99 and by_lstm < 30)
 
@@ -1316,26 +1299,26 @@ def show_gpt(lesson: Lesson) -> None:
     as the LSTM: from up to 16 pieces it predicts the next one, of 3,000.
     """
     lesson.begin(show_gpt, full=True)
-    gpt = GPT(load_tokenizer().get_vocab_size(), positions=16)
-    bits, curve = learn_novel(lesson, "GPT", gpt, rate=0.02)
-    best = min(count_tables(lesson.device, lesson.quick))
+    symbols = load_tokenizer().get_vocab_size()  # 3,000
+    gpt = GPT(symbols, positions=16, width=64, heads=4, depth=1)
+    bits = learn_novel(lesson, "GPT", gpt, rate=0.02)
+    best = min(count_tables(lesson.quick))
 
-    steps = range(100, 401, 25)  # before, curves fall too steeply to tell them apart
-    curves = {"GPT": curve[-len(steps) :]}
-    beside = ""
-    if "novel: LSTM" in lesson.scores:  # if section 4 was run, too
-        curves["LSTM"] = lesson.scores["novel: LSTM"]["curve"][-len(steps) :]
-        by_lstm = lesson.scores["novel: LSTM"]["bits a character"]
-        beside = f", the LSTM {by_lstm:.2f}"
-    names = ["step of training", "bits a character, on every fourth unseen row"]
-    lesson.plot("Learning from Pride and Prejudice", curves, *names, steps)
     told = f"The GPT needs {bits:.2f} bits a character, 4.4's best table {best:.2f}"
-    lesson.shows(told + beside, bits < best)
+    # from step 100 on: before it, the curves fall too steeply to tell them apart
+    curves = {"GPT": lesson.scores["novel: GPT"]["curve"][4:]}
+    if "novel: LSTM" in lesson.scores:  # if section 4 was run, too
+        lstm = lesson.scores["novel: LSTM"]
+        curves["LSTM"] = lstm["curve"][4:]
+        told += f", the LSTM {lstm['bits a character']:.2f}"
+    title = "Learning from Pride and Prejudice"
+    up = "bits a character, on every eighth unseen row"
+    lesson.plot(title, curves, "step of training", up, range(100, 376, 25))
+    lesson.shows(told, bits < best)
     # as Kneser and Ney did in 1995: tests/controls.py
     lesson.say("(A table of two pieces, better smoothed, still wins: 1.61.)")
 
 
-@torch.no_grad()
 def show_gpt2(lesson: Lesson) -> GPT:
     """5.4 Our GPT, given GPT-2's weights, computes what GPT-2 computes
 
@@ -1363,10 +1346,11 @@ def show_context(lesson: Lesson, gpt: GPT) -> None:
     unseen tenth cost, if the 1, 2, 4, 8 or 16 pieces before it can be seen?
     """
     lesson.begin(show_context)
-    unseen = load_pieces(lesson.device, lesson.quick).unseen
-    starts = range(0, len(unseen) - 16, 32)
-    rows = [unseen[start : start + 17] for start in starts]  # 17 pieces in a row
-    windows = torch.tensor(rows, device=lesson.device)  # [windows, 17]
+    tokenizer, _ = lesson.load("GPT-2")
+    text = load_novel()[1][: 10_000 if lesson.quick else None]
+    ids = tokenizer(text, return_tensors="pt", verbose=False).input_ids[0]
+    # 17 pieces in a row, from every 32nd piece on: [windows, 17]
+    windows = ids.to(lesson.device).unfold(0, 17, 32)
     last = nn.Sequential(gpt, LastPlace())
     contexts = [1, 2, 4, 8, 16]
     bits = []
@@ -1377,14 +1361,13 @@ def show_context(lesson: Lesson, gpt: GPT) -> None:
         bits.append(loss.item() / math.log(2))
 
     curve = {lesson.called("GPT-2"): bits}
-    names = ["pieces before it", "bits a piece"]
-    lesson.plot("More context, fewer bits", curve, *names, contexts, "log x")
+    title = "More context, fewer bits"
+    lesson.plot(title, curve, "pieces before it", "bits a piece", contexts)
     told = ", ".join(f"{value:.2f}" for value in bits)
     told = f"With 1, 2, 4, 8, 16 pieces before it, a piece costs {told} bits"
     lesson.shows(told, bits == sorted(set(bits), reverse=True))  # each is lower
 
 
-@torch.no_grad()
 def show_generation(lesson: Lesson, gpt: GPT) -> None:
     """5.6 Text generation: a piece is chosen, becomes part of the text, and so on
 
@@ -1414,12 +1397,11 @@ def show_generation(lesson: Lesson, gpt: GPT) -> None:
     lesson.say(f"top_k 20: {continue_text(text, top_k=20, max_new_tokens=10)}")
     lesson.say(f"top_p 0.9: {continue_text(text, top_p=0.9, max_new_tokens=10)}")
 
-    by_hand = ids
-    for _ in range(30):
-        # greedy: x_(t+1) = argmax p(x | x_1 ... x_t)
-        likeliest = gpt(by_hand)[:, -1:].argmax(-1)  # [1, 1]
-        by_hand = torch.cat([by_hand, likeliest], dim=1)
-    theirs = generate(library, ids, length=30)
+    # greedy: x_(t+1) = argmax p(x | x_1 ... x_t)
+    by_hand = generate(gpt, ids, length=30, top_k=1)
+    how: dict[str, Any] = {"do_sample": False, "max_new_tokens": 30, "pad_token_id": 0}
+    how |= {"eos_token_id": None, "attention_mask": torch.ones_like(ids)}
+    theirs = library.generate(ids, **how)
     name = "Greedy by hand, with this file's GPT, gives the library's 30 pieces"
     lesson.same(name, by_hand, theirs)
 
@@ -1455,7 +1437,7 @@ def show_cost(lesson: Lesson) -> None:
 def demo_gpt2(lesson: Lesson | None = None) -> Lesson:
     """Section 5: attention, a GPT that is built and trained, GPT-2, which writes."""
     lesson = lesson or Lesson()
-    lesson.section("5. Transformers: attention and GPT")
+    lesson.say("5. Transformers: attention and GPT", "h2")
     show_attention(lesson)
     show_recall(lesson)
     show_gpt(lesson)
@@ -1466,7 +1448,6 @@ def demo_gpt2(lesson: Lesson | None = None) -> Lesson:
     return lesson
 
 
-@torch.no_grad()
 def show_sight(lesson: Lesson) -> None:
     """5.8 GPT sees the past only, BERT sees everything
 
@@ -1510,7 +1491,6 @@ def show_sight(lesson: Lesson) -> None:
     lesson.say(f"{told}heads rest.)")
 
 
-@torch.no_grad()
 def show_positions(lesson: Lesson) -> None:
     """5.9 Without a mask, attention knows no order: positions must be put in
 
@@ -1535,7 +1515,6 @@ def show_positions(lesson: Lesson) -> None:
     lesson.shows(f"{told}to {change[1]:.1f}", change[0] < 1e-4 and change[1] > 0.1)
 
 
-@torch.no_grad()
 def fill_mask(text: str) -> dict[str, float]:
     """BERT's five likeliest words for the [MASK] in a text, and their probability in %.
 
@@ -1650,16 +1629,15 @@ def show_senses(lesson: Lesson) -> None:
     told = f"{lesson.called('BERT')} tells the senses of {right} of {len(senses)} words"
     lesson.shows(f"{told} apart", right >= 8)
     if lesson.source == "embedded":  # measured by tests/controls.py
-        told = "(Untrained: 4. The sentence's other words, unread, tell 7, the end "
-        told += "sign, [SEP], which has read them, 9: a sense shows in its company. "
-        told += "And a larger model, which "
-        lesson.say(f"{told}compares sentences, taught bert-mini.)")
+        told = "(Untrained: 4 or 5. The sentence's other words, unread, tell 7, the "
+        told += "end sign, [SEP], which has read them, 9: a sense shows in its "
+        told += "company. And a larger model, which compares sentences, taught "
+        lesson.say(f"{told}bert-mini.)")
     query = "The engine refuses to run."
     found = nearest(query, sentences("search"))
     lesson.say(f"Of ten sentences nearest to '{query}': {found}")
 
 
-@torch.no_grad()
 def judge(text: str) -> tuple[str, float]:
     """DistilBERT, fine-tuned on parts of film reviews: POSITIVE or NEGATIVE, sure in %.
 
@@ -1677,9 +1655,6 @@ def shuffle_words(sentence: str) -> str:
     return " ".join(words[place] for place in torch.randperm(len(words)).tolist()) + "."
 
 
-NEGATIONS = {"not", "never", "no", "nothing", "nobody", "without"}
-
-
 def show_opinions(lesson: Lesson) -> None:
     """5.12 Classification: a fine-tuned BERT says whether an opinion is good or bad
 
@@ -1690,14 +1665,14 @@ def show_opinions(lesson: Lesson) -> None:
     _, model = lesson.load("DistilBERT")
     right, as_before, negated = [], [], []
     examples: dict[str, str] = {}
+    negations = {"not", "never", "no", "nothing", "nobody", "without"}
     for feeling in ("POSITIVE", "NEGATIVE"):
         for sentence in sentences(feeling):
             said, sure = judge(sentence)
             right.append(said == feeling)
             for _ in range(5):
                 as_before.append(judge(shuffle_words(sentence))[0] == said)
-            words = set(sentence.lower().split())
-            if words & NEGATIONS:  # those in both
+            if negations & set(sentence.lower().split()):  # those in both
                 negated.append(said == feeling)
             verdict = "correct" if said == feeling else "WRONG"
             if verdict not in examples:  # the first of its kind
@@ -1707,7 +1682,7 @@ def show_opinions(lesson: Lesson) -> None:
         lesson.say(example)
     of_40 = 100 * mean(right)
     name = "opinions: a DistilBERT"
-    lesson.keep(name, model, "parts of reviews", math.nan, of_40)
+    lesson.keep(name, model, "parts of reviews", "", of_40)
     same = 100 * mean(as_before)
     told = f"{sum(right)} of {len(right)} are correct, with a negation {sum(negated)} "
     told += f"of {len(negated)}; shuffled, {same:.0f} % are judged as before"
@@ -1718,7 +1693,7 @@ def show_opinions(lesson: Lesson) -> None:
 def demo_bert(lesson: Lesson | None = None) -> Lesson:
     """Section 5: BERT, which sees both sides of a word and so can judge a text."""
     lesson = lesson or Lesson()
-    lesson.section("5. Transformers: BERT")
+    lesson.say("5. Transformers: BERT", "h2")
     show_sight(lesson)
     show_positions(lesson)
     show_masks(lesson)
@@ -1739,20 +1714,16 @@ def show_table(lesson: Lesson) -> None:
     rows = {
         "MLP": ["tables, vectors", "all inputs alike, any order will do (3.4)"],
         "CNN": ["images, grids", "the same filter finds a pattern anywhere (3.3)"],
-        "RNN, LSTM": [
-            "text, time, speech",
-            "keeps a state; cost grows as n, not n^2 (4.3, 5.7)",
-        ],
+        "RNN, LSTM": ["text, time, speech", "keeps a state, at a cost of n (4.3, 5.7)"],
         "GPT": ["writing text", "sees all that came before, at once (5.2, 5.5)"],
         "BERT": ["judging text", "sees both sides of a word (5.8, 5.10)"],
     }
     lesson.table("", ["best for", "because"], rows)
-    columns = ["parameters", "learned from", "seconds", "% correct", "bits a character"]
     scores = {}
     for name, score in lesson.scores.items():
-        scores[name] = [score[column] for column in columns]
+        scores[name] = [score.get(column, "") for column in SCORES]
     if scores:
-        lesson.table("task: model", columns, scores)
+        lesson.table("task: model", SCORES, scores)
 
 
 # %% 7. The lesson ends here. What follows is what its parts stand on: data, the run.
@@ -1787,20 +1758,16 @@ def pick_device(wanted: str | torch.device = "auto") -> torch.device:
 
     A device that cannot hold a single number counts as absent.
     """
-    found = []
-    for kind, module in {"cuda": torch.cuda, "mps": torch.mps}.items():
+    names: list[str | torch.device] = ["cuda", "mps", "cpu"]
+    for name in names if str(wanted) == "auto" else [wanted]:
         with suppress(RuntimeError, AssertionError):
-            if module.is_available() and torch.ones(1, device=kind).item() == 1:
-                found.append(kind)
-
-    found.append("cpu")
-    name = found[0] if str(wanted) == "auto" else str(wanted)
-    if name.split(":")[0] not in found:
-        raise ValueError(f"no device {name} here; there is: {' '.join(found)}")
-    return torch.device(name)
+            torch.ones(1, device=name).item()
+            return torch.device(name)
+    raise ValueError(f"no device {wanted} here: auto takes the best that there is")
 
 
-# Data. A function with @cache works once; a second call hands back what it found.
+# Data. A function with @cache works once; a second call hands back what it found. All
+# end in one line, an OSError, where a file is missing or not whole.
 
 
 @contextmanager
@@ -1808,7 +1775,7 @@ def reading(path: Any, advice: str = "get the repository again") -> Iterator[Non
     """What goes wrong in a `with reading(path):` ends in one line, an OSError."""
     try:
         yield  # here the block below `with` runs
-    except (NameError, AttributeError, ImportError):  # not the file's fault
+    except (NameError, AttributeError, TypeError, ImportError):  # not the file's fault
         raise
     except Exception as error:
         problem = " ".join(str(error).split())[:200]
@@ -1818,10 +1785,7 @@ def reading(path: Any, advice: str = "get the repository again") -> Iterator[Non
 
 @cache
 def load_letters(device: torch.device) -> Data:
-    """UCI Letter Recognition (Slate 1991): 16 numbers for 20,000 printed letters.
-
-    The last fifth of the rows is the test. OSError: the file is missing or not whole.
-    """
+    """UCI Letter Recognition (Slate 1991): 20,000 letters, the last fifth as test."""
     file = DATA / "letter-recognition.csv"
     with reading(file), file.open(encoding="utf-8", newline="") as lines:
         rows = [row for row in csv.reader(lines) if row][1:]  # without the heading
@@ -1845,10 +1809,7 @@ def read_archive(name: str, header: int) -> Tensor:
 
 @cache
 def load_mnist(device: torch.device, quick: bool = False) -> Data:
-    """MNIST (LeCun and Cortes 1998): 60,000 written digits [1, 28, 28], 10,000 to test.
-
-    Pixels get mean 0 and deviation 1. OSError: an archive is missing or not whole.
-    """
+    """MNIST (LeCun and Cortes 1998): pixels [n, 1, 28, 28] of mean 0, deviation 1."""
     some = slice(1_000 if quick else None)  # None: all
     parts = []
     for name in ("train", "t10k"):
@@ -1861,10 +1822,7 @@ def load_mnist(device: torch.device, quick: bool = False) -> Data:
 
 @cache
 def load_novel() -> tuple[str, str]:
-    """Pride and Prejudice: nine tenths to learn from, and its last tenth, unseen.
-
-    Lines within a paragraph are joined. OSError: the file is missing or not whole.
-    """
+    """Pride and Prejudice: nine tenths to learn from, and its last tenth, unseen."""
     file = DATA / "pride-and-prejudice.txt"
     with reading(file):
         paragraphs = file.read_text(encoding="utf-8").split("\n\n")
@@ -1874,65 +1832,43 @@ def load_novel() -> tuple[str, str]:
 
 @cache
 def load_tokenizer() -> Tokenizer:
-    """What cuts text into pieces of words, and numbers them. OSError: unreadable.
-
-    It has learned from Austen's novels, without the unseen parts, which 3,000 strings
-    of letters are the most useful (byte pair encoding).
-    """
+    """What cuts text into 3,000 kinds of pieces, learned from Austen's novels."""
     file = DATA / "models" / "gpt2-austen" / "tokenizer.json"
     with reading(file):
         return Tokenizer.from_file(str(file))
 
 
-class Pieces(NamedTuple):
-    """The novel in pieces: 16 in a row, x [n, 16], and what follows each, y [n, 16]."""
-
-    data: Data
-    seen: list[int]
-    unseen: list[int]
-    letters: float  # characters of a piece, on average
+@cache
+def load_pieces(quick: bool = False) -> tuple[list[int], list[int], float]:
+    """The novel in pieces: seen, unseen (quick: less of it), characters of a piece."""
+    seen, unseen = load_novel()
+    unseen = unseen[: 10_000 if quick else None]
+    seen_ids = load_tokenizer().encode(seen).ids
+    unseen_ids = load_tokenizer().encode(unseen).ids
+    return seen_ids, unseen_ids, len(unseen) / len(unseen_ids)
 
 
 @cache
-def load_pieces(device: torch.device, quick: bool = False) -> Pieces:
-    """Pride and Prejudice in pieces of words; quick: less of the unseen tenth."""
-    seen_text, unseen_text = load_novel()
-    unseen_text = unseen_text[: 10_000 if quick else None]
-    seen = load_tokenizer().encode(seen_text).ids
-    unseen = load_tokenizer().encode(unseen_text).ids
-    # unfold(0, 17, 1): 17 in a row from each piece on, [n, 17]; (0, 17, 16): from every
-    # 16th. The first 16 are x, the last 16 are y: what follows each x
-    rows = torch.tensor(seen, device=device).unfold(0, 17, 1)
-    tests = torch.tensor(unseen, device=device).unfold(0, 17, 16)
-    data = Data(rows[:, :-1], rows[:, 1:], tests[:, :-1], tests[:, 1:])
-    return Pieces(data, seen, unseen, len(unseen_text) / len(unseen))
-
-
-@cache
-def count_tables(device: torch.device, quick: bool = False) -> list[float]:
+def count_tables(quick: bool = False) -> list[float]:
     """Tables that count: bits a character, from the last 0 to 3 pieces (n-grams).
 
     Where a table has seen little, the one before counts more (Witten and Bell 1991; the
     smoothing of Kneser and Ney 1995 does better: tests/controls.py).
     """
-    _, seen, unseen, letters = load_pieces(device, quick)
+    seen, unseen, letters = load_pieces(quick)
     p = [1 / load_tokenizer().get_vocab_size()] * len(unseen)  # of what came, at first
     bits = []
     for n in range(4):
         # came[pieces before][piece]: how often it followed them
         came: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
         for place in range(n, len(seen)):
-            before = tuple(seen[place - n : place])
-            came[before][seen[place]] += 1
-
+            came[tuple(seen[place - n : place])][seen[place]] += 1
         for place in range(3, len(unseen)):
-            before = tuple(unseen[place - n : place])
-            if before in came:
-                total = came[before].total()
-                kinds = len(came[before])  # how many different pieces have come
+            after = came[tuple(unseen[place - n : place])]
+            if kinds := len(after):  # how many different pieces have come
                 # p_n = (count + kinds x p_(n-1)) / (total + kinds)
-                p[place] = came[before][unseen[place]] + kinds * p[place]
-                p[place] /= total + kinds
+                p[place] = after[unseen[place]] + kinds * p[place]
+                p[place] /= after.total() + kinds
         bits.append(mean(-math.log2(value) for value in p[3:]) / letters)
     return bits
 
@@ -2002,13 +1938,15 @@ def load_pretrained(
     import transformers  # here, because it takes seconds
 
     transformers.utils.logging.disable_progress_bar()
-    folder = download(name) if source == "hub" else DATA / "models" / SMALL[name]
+    from_hub = source == "hub"
+    folder = download(name) if from_hub else DATA / "models" / SMALL[name]
+    advice = "try it again, online" if from_hub else "get the repository again"
     kind: Any = transformers.AutoModelForPreTraining  # with the heads it learned with
     if name == "DistilBERT":
         kind = transformers.AutoModelForSequenceClassification
     # eager attention can show where it looks
     how = {"attn_implementation": "eager", "use_safetensors": True}
-    with reading(folder / "model.safetensors"):
+    with reading(folder / "model.safetensors", advice):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         model = kind.from_pretrained(folder, dtype=torch.float32, **how).to(wanted[1])
     LOADED[name] = (wanted, tokenizer, model.eval().requires_grad_(False))
@@ -2029,59 +1967,31 @@ def download(name: str) -> Path:
         return Path(snapshot_download(repository, **how))
 
 
-def gpt2_weights(library: Any) -> dict[str, Tensor]:
-    """The weights of the library's GPT-2, under the names that `GPT` has for them."""
-    theirs = "transformer.wte transformer.wpe transformer.h ln_1 attn.c_attn "
-    theirs += "attn.c_proj ln_2 mlp.c_fc mlp.c_proj transformer.ln_f lm_head"
-    ours = "token position blocks norm1 qkv mix norm2 up down norm output"
-    names = dict(zip(theirs.split(), ours.split(), strict=True))
-    weights = {}
-    for name, weight in library.state_dict().items():
-        for their_name, our_name in names.items():
-            name = name.replace(their_name, our_name)
-        layer = name.split(".")[-2]
-        linear = layer in ("qkv", "mix", "up", "down") and weight.dim() == 2
-        weights[name] = weight.T if linear else weight  # there: [in, out]
-    return weights
+def gpt2_weights(library: Any) -> list[Tensor]:
+    """The weights of the library's GPT-2, in the order in which `GPT` has them."""
+    weights = []
+    for name, weight in library.transformer.named_parameters():
+        linear = ".attn." in name or ".mlp." in name  # these are there [in, out]
+        weights.append(weight.t() if linear else weight)  # .t(): a bias stays as it is
+    return [*weights, library.lm_head.weight]
 
 
-def generate(model: Any, ids: Tensor, length: int, **how: Any) -> Tensor:
-    """The library's generation: ids [1, T] -> [1, T + length]; how: see continue_text.
-
-    ValueError: a number out of range.
-    """
-    how = {name: float(value) for name, value in how.items() if value is not None}
-    if how and min(how.values()) <= 0 or how.get("top_p", 1) > 1:
-        raise ValueError("temperature and top_k are over 0, top_p is over 0, up to 1")
-    if how:  # it draws; else it is greedy
-        how = {"temperature": 1.0, "top_p": 1.0, **how}
-        how["top_k"] = math.ceil(how.get("top_k", 0))  # 0: from all
-    how |= {"do_sample": bool(how), "attention_mask": torch.ones_like(ids)}
-    how |= {"pad_token_id": 0, "eos_token_id": None, "max_new_tokens": length}
-    longer: Tensor = model.generate(ids, **how)
-    return longer
-
-
-def continue_text(
-    text: str,
-    temperature: float | None = None,
-    top_k: float | None = None,
-    top_p: float | None = None,
-    max_new_tokens: int = 30,
-) -> str:
+def continue_text(text: str, max_new_tokens: int = 30, **how: float) -> str:
     """GPT-2 goes on with a text: greedily, by the likeliest piece, or by drawing one.
 
-    temperature: over 0, below 1 it favours the likely. top_k: draw from the so many
-    likeliest. top_p, 0 to 1: from the likeliest that together have this probability.
+    how: temperature, over 0: below 1 it favours the likely; top_k: draws from so many
+    likeliest; top_p, 0 to 1: from the likeliest that together have this probability.
     ValueError: a number out of range, or a text as in `encode`.
     """
     tokenizer, model = load_pretrained("GPT-2")
     longest = model.config.n_positions - 1
     if not 1 <= max_new_tokens <= longest:
         raise ValueError(f"max_new_tokens: 1 to {longest}")
+    if min(how.values(), default=1) <= 0 or how.get("top_p", 1) > 1:
+        raise ValueError("temperature and top_k are over 0, top_p is over 0, up to 1")
     ids = encode(text, tokenizer, longest + 1 - max_new_tokens).to(model.device)
-    how = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    out = generate(model, ids, max_new_tokens, **how)
+    how = how or {"top_k": 1}  # greedy
+    out = generate(GPT.with_weights_of(model), ids, max_new_tokens, **how)
     return " ".join(tokenizer.decode(out[0]).split())
 
 
@@ -2097,6 +2007,10 @@ def encode(text: str, tokenizer: Any, longest: int) -> Tensor:
     if ids.shape[1] > longest:
         raise ValueError(f"the text has {ids.shape[1]} tokens; {longest} can be read")
     return ids
+
+
+# the columns of 6.1's second table, in the order in which `Lesson.keep` takes them
+SCORES = ["parameters", "learned from", "seconds", "% correct", "bits a character"]
 
 
 class Lesson:
@@ -2129,16 +2043,7 @@ class Lesson:
         self.claims: list[dict[str, Any]] = []
         self.scores: dict[str, dict[str, Any]] = {}
         self.models: dict[str, Any] = {}
-        self.story: list[tuple[str, str]] = []  # for the page: kind, and text
-
-    def tell(self, kind: str, text: str) -> None:
-        """Print a text, and keep it for the page."""
-        write({"section": "\n\n", "part": "\n"}.get(kind, "") + text)
-        self.story.append((kind, text))
-
-    def section(self, title: str) -> None:
-        """Begin a section."""
-        self.tell("section", title)
+        self.story: list[str] = []  # what the page shows, in HTML
 
     def begin(self, part: Callable[..., Any], full: bool = False) -> None:
         """Begin a part, from the lesson's seed, with the words that describe it."""
@@ -2146,12 +2051,13 @@ class Lesson:
         title, _, question = inspect.cleandoc(part.__doc__ or "").partition("\n\n")
         self.row = title.split()[0]
         self.full = full
-        self.tell("part", title)
+        self.say(title, f'h3 id="{self.row}"')
         self.say(" ".join(question.split()))
 
-    def say(self, text: str) -> None:
-        """Print a sentence."""
-        self.tell("text", text)
+    def say(self, text: str, tag: str = "p") -> None:
+        """Print a text, and keep it for the page, where it stands in this HTML tag."""
+        write({"h2": "\n\n", "h3": "\n"}.get(tag[:2], "") + text)
+        self.story.append(f"<{tag}>{html.escape(text)}</{tag.split()[0]}>")
 
     def table(
         self, corner: str, columns: Iterable[Any], rows: Mapping[str, Iterable[Any]]
@@ -2166,50 +2072,125 @@ class Lesson:
             width = max(map(len, texts))
             padded.append([t.ljust(width) if words else t.rjust(width) for t in texts])
         text = ["  " + "   ".join(line).rstrip() for line in zip(*padded, strict=True)]
-        self.tell("table", "\n".join(text))
+        self.say("\n".join(text), "pre")
 
     def same(self, sentence: str, ours: Any, theirs: Any, **how: Any) -> None:
-        """Claim that two results, or all of two lists, are equal: number, shape, type.
+        """Claim that two results, or all of two lists, are equal, shape and type, too.
 
-        Whole numbers exactly; others to rounding, as torch.testing.assert_close has it:
-        in float32 to 0.00001 and 1.3 millionths of the number, or as `how` says (atol,
-        rtol). A NaN equals nothing.
+        Whole numbers exactly, others to rounding: see torch.testing.assert_close.
         """
         difference = ""
         try:
             torch.testing.assert_close(ours, theirs, **how)
         except AssertionError as error:
             difference = f" ({' '.join(str(error).split())})"
-        self.claim(sentence + difference, not difference)
+        self.shows(sentence + difference, not difference)
 
     def shows(self, sentence: str, holds: bool | Tensor) -> None:
         """Claim a sentence that carries its numbers, if the condition holds."""
-        self.claim(sentence, None if self.full and self.quick else bool(holds))
-
-    def claim(self, sentence: str, passed: bool | None) -> None:
-        """Note a claim, and tell it; None: it is left out."""
+        passed = None if self.full and self.quick else bool(holds)  # None: left out
         self.claims.append({"row": self.row, "sentence": sentence, "passed": passed})
         if passed is not None:
             mark = "✓" if passed else "✗ NOT SHOWN:"
-            self.tell("claim", f"{mark} {sentence}. ({self.row})")
+            self.say(f"{mark} {sentence}. ({self.row})", 'p class="claim"')
 
-    def plot(self, title: str, *how: Any) -> None:
-        """Draw curves: by name; names of both axes; places on x; "log x" or "log y"."""
-        self.keep_image("plot", title, draw_plot(title, *how))
+    def plot(
+        self,
+        title: str,
+        curves: Mapping[str, Sequence[float]],
+        across: str,
+        up: str,
+        x: Sequence[float] | None = None,
+        log: bool = False,
+    ) -> None:
+        """Draw curves, their names at their ends; across, up: the names of the axes.
 
-    def picture(self, title: str, *how: Any, **words: Any) -> None:
-        """Draw tiles [H, W]; how: tiles, captions, columns; words at rows and columns.
-
-        See `draw_tiles`.
+        x: where the values stand, else at 0, 1, 2 ...; all are named, if at most eight.
+        log: up goes by powers of ten. A value that is no number is left out.
         """
-        self.keep_image("tiles", title, draw_tiles(title, *how, **words))
+        x = x or range(max(map(len, curves.values())))
+        lines = {}
+        for name, values in curves.items():
+            heights = torch.tensor(values, dtype=torch.double)
+            heights = heights.log10() if log else heights
+            points = zip(x, heights.tolist(), strict=False)
+            lines[name] = [(a, b) for a, b in points if math.isfinite(b)]
+        all_heights = [b for _, b in chain(*lines.values())]
+        to_x, named_x = axis(x, LEFT, RIGHT)
+        to_y, named_y = axis(all_heights or [0.0], BOTTOM, TOP, least=int(log))
+
+        image = Image.new("RGB", (WIDTH, HEIGHT), "white")
+        pen = ImageDraw.Draw(image)
+        for value in named_y:
+            pen.line((LEFT, to_y(value), RIGHT, to_y(value)), "#DDDDDD", 2)
+            power = "10^" if log else ""
+            put(pen, LEFT - 16, to_y(value), f"{power}{value:,g}", "rm")
+        for value in x if len(x) <= 8 else named_x:
+            pen.line((to_x(value), TOP, to_x(value), BOTTOM), "#DDDDDD", 2)
+            put(pen, to_x(value), BOTTOM + 16, f"{value:,g}", "mt")
+        put(pen, (LEFT + RIGHT) / 2, BOTTOM + 110, across, "mm")
+        put(pen, 40, TOP - 50, up, "lm")
+        put(pen, WIDTH / 2, 50, title, "mm", size=48)
+
+        free = 0.0  # names must not overlap: the next one stands at least here
+        drawn = [name for name in lines if lines[name]]
+        for name in sorted(drawn, key=lambda name: -lines[name][-1][1]):
+            others = list(COLOURS.values())
+            colour = COLOURS.get(name, others[list(lines).index(name) % len(others)])
+            pixels = [(to_x(a), to_y(b)) for a, b in lines[name]]
+            pen.line(pixels, colour, 6, joint="curve")
+            free = max(free, pixels[-1][1])
+            pen.line([pixels[-1], (RIGHT + 30, free)], "#AAAAAA", 2)
+            put(pen, RIGHT + 40, free, name, "lm", colour=colour)
+            free += 48
+        self.keep_image("plot", title, image.reduce(2))
+
+    def picture(
+        self,
+        title: str,
+        tiles: Sequence[Tensor] | Tensor,
+        captions: Sequence[str],
+        columns: int,
+        words: Sequence[Sequence[str]] = (),
+    ) -> None:
+        """Draw tiles [H, W], all alike: the smallest number white, the largest blue.
+
+        words: for each tile those that stand at its rows, and turned above its columns.
+        """
+        low = min(tile.min().item() for tile in tiles)
+        high = max(tile.max().item() for tile in tiles)
+        side = 90 if words else 0  # room for the words
+        width = 900 // columns - 24 - side
+        height = width * tiles[0].shape[0] // tiles[0].shape[1]
+        row = side + height + 66
+        size = (900, 50 + math.ceil(len(tiles) / columns) * row)
+        image = Image.new("RGB", size, "white")
+        pen = ImageDraw.Draw(image)
+        put(pen, 450, 24, title, "mm", size=24)
+
+        for n, tile in enumerate(tiles):
+            grey = to_pil_image((tile.float().cpu() - low) / (high - low or 1.0))
+            blue = ImageOps.colorize(grey, "white", "#08306B", mid="#4292C6")
+            blue = blue.resize((width, height), Image.Resampling.NEAREST)
+            left = n % columns * (900 // columns) + 12 + side
+            top = n // columns * row + 50 + side
+            image.paste(ImageOps.expand(blue, 1, "#999999"), (left, top))
+            put(pen, left + width / 2, top + height + 8, captions[n], "ma", size=18)
+            for place, word in enumerate(words[n] if words else []):
+                middle = round((place + 0.5) * width / len(words[n]))
+                put(pen, left - 6, top + middle, word, "rm", size=16)
+                turned = Image.new("RGB", (side, 20), "white")
+                put(ImageDraw.Draw(turned), 0, 10, word, "lm", size=16)
+                upright = turned.rotate(90, expand=True)
+                image.paste(upright, (left + middle - 10, top - side - 4))
+        self.keep_image("tiles", title, image)
 
     def keep_image(self, kind: str, title: str, image: Image.Image) -> None:
         """Keep a picture for the page, and as a file that has the part's number."""
         png = BytesIO()
         image.quantize(64).save(png, "PNG", optimize=True)
-        letters = base64.b64encode(png.getvalue()).decode()
-        self.story.append(("image", f"{title}|{letters}"))
+        source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+        self.story.append(f'<img src="{source}" alt="{html.escape(title)}">')
         self.store(f"{self.row}-{kind}.png", png.getvalue())
 
     def store(self, name: str, content: bytes) -> None:
@@ -2222,25 +2203,15 @@ class Lesson:
             write(f"No pictures and no page are kept: {error}")
             self.figures = None
 
-    def keep(
-        self,
-        name: str,
-        model: nn.Module,
-        learned_from: str,
-        seconds: float,
-        right: float = math.nan,
-        bits: float = math.nan,
-    ) -> None:
+    def keep(self, name: str, model: nn.Module, *figures: Any) -> None:
         """File a model for the prompt, and its line of the last table."""
         self.models[name] = model
-        row = {"parameters": parameters(model), "learned from": learned_from}
-        row |= {"seconds": seconds, "% correct": right, "bits a character": bits}
-        self.scores[name] = row
+        row = [parameters(model), *figures]
+        self.scores[name] = dict(zip(SCORES, row, strict=False))
 
     def called(self, name: str) -> str:
-        """What the model really is: a stand-in's own name, or that on the hub."""
-        real = HUB[name].split("@")[0]
-        return SMALL[name] if self.source == "embedded" else real.split("/")[1]
+        """What the model really is: the name, or that of the small one in its place."""
+        return SMALL[name] if self.source == "embedded" else name
 
     def load(self, name: str) -> tuple[Any, Any]:
         """(tokenizer, model) of GPT-2, BERT or DistilBERT, as this lesson has them."""
@@ -2266,14 +2237,12 @@ def shown(value: Any) -> str:
     value = value.item() if isinstance(value, Tensor) else value
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else str(value)
-    if math.isnan(value):
-        return ""
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 # What is drawn: with Pillow alone, twice as large as it is shown, which smooths lines.
 WIDTH, HEIGHT = 1800, 940
-LEFT, TOP, BOTTOM = 190, 170, 780
+LEFT, RIGHT, TOP, BOTTOM = 190, 1390, 170, 780
 # Okabe and Ito's colours, which the colour-blind tell apart, too: a model keeps its own
 COLOURS = {"RNN": "#0072B2", "MLP": "#D55E00", "LSTM": "#009E73", "CNN": "#CC79A7"}
 COLOURS |= {"GPT": "#E69F00", "linear": "#000000"}
@@ -2286,90 +2255,28 @@ def put(pen: Any, x: float, y: float, text: str, anchor: str, **how: Any) -> Non
     pen.text((x, y), letters, how.get("colour", "black"), font, anchor, align="center")
 
 
-def axis(values: Sequence[float], start: float, end: float, log: bool) -> Any:
-    """One axis: a function from a value to its pixel, and values to write beside it."""
+def axis(values: Sequence[float], start: float, end: float, least: float = 0) -> Any:
+    """One axis: a function from a value to its pixel, and round values to be named.
 
-    def scale(value: float) -> float:  # a logarithmic axis shows powers of ten
-        return math.log10(max(value, 1e-300)) if log else value
-
-    low = min(scale(value) for value in values)
-    high = max(scale(value) for value in values)
-    margin = 0.04 * (high - low) or 1.0
-    low -= margin
-    high += margin
+    They are 1, 2, 5 or 10 times a power of ten apart, `least` or more: at most nine.
+    """
+    margin = 0.04 * (max(values) - min(values)) or 1.0
+    low = min(values) - margin
+    high = max(values) + margin
 
     def pixel(value: float) -> float:
-        return start + (scale(value) - low) / (high - low) * (end - start)
+        return start + (value - low) / (high - low) * (end - start)
 
-    # at most nine are named: 1, 2, 5 or 10 times a power of ten apart, the first to do
-    least = (high - low) / 9
-    power = 10.0 ** math.floor(math.log10(least))
-    apart = next(n * power for n in (1, 2, 5, 10) if n * power >= least)
-    apart = math.ceil(apart) if log else apart
-    named = [n * apart for n in range(math.ceil(low / apart), int(high // apart) + 1)]
-    return pixel, {f"10^{n}": 10.0**n for n in named} if log else by_name(named)
+    ninth = (high - low) / 9
+    power = 10.0 ** math.floor(math.log10(ninth))
+    apart = max(least, next(n * power for n in (1, 2, 5, 10) if n * power >= ninth))
+    named = range(math.ceil(low / apart), math.floor(high / apart) + 1)
+    return pixel, [n * apart for n in named]
 
 
-def by_name(values: Iterable[float]) -> dict[str, float]:
-    """Values with what is written beside an axis: 1000 as 1,000."""
-    return {f"{value:,g}": value for value in values}
-
-
-def draw_plot(
-    title: str,
-    curves: Mapping[str, Sequence[float]],
-    across: str,
-    up: str,
-    x: Sequence[float] | None = None,
-    log: str = "",
-) -> Image.Image:
-    """Curves with their names at their ends; across, up: the names of the axes.
-
-    x: where the values stand, else at 0, 1, 2 ...; up to eight places are all named.
-    log: "log x", "log y". A value that is no number is left out.
-    """
-    x = list(range(max(map(len, curves.values())))) if x is None else list(x)
-    lines = {}
-    for name, values in curves.items():
-        points = [(a, b) for a, b in zip(x, values, strict=False) if math.isfinite(b)]
-        if points:
-            lines[name] = points
-    heights = [b for _, b in chain(*lines.values())]
-    room = max(ImageFont.load_default(40).getlength(name) for name in lines)
-    right = WIDTH - 80 - room
-    to_x, named_x = axis(x, LEFT, right, log == "log x")
-    to_y, named_y = axis(heights, BOTTOM, TOP, log == "log y")
-
-    image = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    pen = ImageDraw.Draw(image)
-    for written, value in named_y.items():
-        pen.line((LEFT, to_y(value), right, to_y(value)), "#DDDDDD", 2)
-        put(pen, LEFT - 16, to_y(value), written, "rm")
-    for written, value in (by_name(x) if len(x) <= 8 else named_x).items():
-        pen.line((to_x(value), TOP, to_x(value), BOTTOM), "#DDDDDD", 2)
-        put(pen, to_x(value), BOTTOM + 16, written, "mt")
-    put(pen, (LEFT + right) / 2, BOTTOM + 110, across, "mm")
-    put(pen, 40, TOP - 50, up, "lm")
-    put(pen, WIDTH / 2, 50, title, "mm", size=48)
-
-    free = 0.0  # names must not overlap: the next one stands at least here
-    for name in sorted(lines, key=lambda name: -lines[name][-1][1]):
-        others = list(COLOURS.values())
-        colour = COLOURS.get(name, others[list(lines).index(name) % len(others)])
-        pixels = [(to_x(a), to_y(b)) for a, b in lines[name]]
-        pen.line(pixels, colour, 6, joint="curve")
-        free = max(free, pixels[-1][1])
-        pen.line([pixels[-1], (right + 30, free)], "#AAAAAA", 2)
-        put(pen, right + 40, free, name, "lm", colour=colour)
-        free += 48
-    return image.reduce(2)
-
-
-def places_of_a_map() -> Tensor:
-    """Every place of a map of the half-moons, 80 rows of 120: [9600, 2], as (x, y)."""
-    up = torch.linspace(1.5, -1, 80)
-    across = torch.linspace(-1.5, 2.5, 120)
-    return torch.cartesian_prod(up, across).flip(1)
+# every place of a map of the half-moons, 80 rows of 120: [9600, 2], as (x, y)
+MAP_ROWS = torch.linspace(1.5, -1, 80)
+PLACES = torch.cartesian_prod(MAP_ROWS, torch.linspace(-1.5, 2.5, 120)).flip(1)
 
 
 def draw_region(blue: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -2378,47 +2285,6 @@ def draw_region(blue: Tensor, x: Tensor, y: Tensor) -> Tensor:
     column = (x[:, 0] + 1.5) / 4.0 * 119
     row = (1.5 - x[:, 1]) / 2.5 * 79
     image[row.long().clamp(0, 79), column.long().clamp(0, 119)] = y[:, 0]
-    return image
-
-
-def draw_tiles(
-    title: str,
-    tiles: Sequence[Tensor],
-    captions: Sequence[str],
-    columns: int,
-    words: Sequence[Sequence[str]] = (),
-) -> Image.Image:
-    """Tiles [H, W]: the smallest number of all is white, the largest blue.
-
-    words: for each tile those that stand at its rows, and turned above its columns.
-    """
-    low = min(tile.min().item() for tile in tiles)
-    high = max(tile.max().item() for tile in tiles)
-    side = 90 if words else 0  # room for the words
-    width = 900 // columns - 24 - side
-    tallest = max(width * tile.shape[0] // tile.shape[1] for tile in tiles)
-    row = side + tallest + 66
-    size = (900, 50 + math.ceil(len(tiles) / columns) * row)
-    image = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(image)
-    put(pen, 450, 24, title, "mm", size=24)
-
-    for n, tile in enumerate(tiles):
-        grey = to_pil_image((tile.float().cpu() - low) / (high - low or 1.0))
-        blue = ImageOps.colorize(grey, "white", "#08306B", mid="#4292C6")
-        height = width * tile.shape[0] // tile.shape[1]
-        blue = blue.resize((width, height), Image.Resampling.NEAREST)
-        left = n % columns * (900 // columns) + 12 + side
-        top = n // columns * row + 50 + side
-        image.paste(ImageOps.expand(blue, 1, "#999999"), (left, top))
-        put(pen, left + width / 2, top + height + 8, captions[n], "ma", size=18)
-        for place, word in enumerate(words[n] if words else []):
-            middle = round((place + 0.5) * width / len(words[n]))
-            put(pen, left - 6, top + middle, word, "rm", size=16)
-            turned = Image.new("RGB", (side, 20), "white")
-            put(ImageDraw.Draw(turned), 0, 10, word, "lm", size=16)
-            upright = turned.rotate(90, expand=True)
-            image.paste(upright, (left + middle - 10, top - side - 4))
     return image
 
 
@@ -2431,7 +2297,7 @@ PAGE = """<!DOCTYPE html>
 :root { color-scheme: light dark; }
 body { max-width: 58rem; margin: auto; padding: 1rem; font: 1.1rem/1.5 sans-serif; }
 h2, h3 { margin-top: 2.5rem; break-after: avoid; }
-nav a { display: block; padding: 0.2rem 0; }
+a { display: block; padding: 0.2rem 0; }
 pre { overflow-x: auto; padding: 0.7rem; background: #8882; font-size: 0.9rem; }
 img { max-width: 100%; box-sizing: border-box; background: white; padding: 0.4rem; }
 pre, img { break-inside: avoid; }
@@ -2441,32 +2307,16 @@ pre, img { break-inside: avoid; }
 """
 
 
-def page(story: Sequence[tuple[str, str]]) -> str:
+def page(story: Sequence[str]) -> str:
     """The whole run as one HTML file, which needs no other file and no network."""
-    contents = []
-    body = []
-    for kind, content in story:
-        text = html.escape(content)
-        if kind == "image":
-            title, _, png = text.rpartition("|")
-            body.append(f'<img src="data:image/png;base64,{png}" alt="{title}">')
-        elif kind == "part":
-            row = text.split(" ")[0]
-            contents.append(f'<a href="#{row}">{text}</a>')
-            body.append(f'<h3 id="{row}">{text}</h3>')
-        else:
-            tag = {"section": "h2", "table": "pre"}.get(kind, "p")
-            body.append(f'<{tag} class="{kind}">{text}</{tag}>')
-    return "\n".join([PAGE, "<nav>", *contents, "</nav>", *body, "</html>\n"])
+    body = "\n".join(story)
+    parts = re.findall('<h3 id="(.*?)">(.*?)</h3>', body)
+    links = [f'<a href="#{row}">{title}</a>' for row, title in parts]
+    return "\n".join([PAGE, *links, body])
 
 
-DEMOS = {
-    "mlp": demo_mlp,
-    "cnn": demo_cnn,
-    "lstm": demo_lstm,
-    "gpt2": demo_gpt2,
-    "bert": demo_bert,
-}
+DEMOS = {"mlp": demo_mlp, "cnn": demo_cnn, "lstm": demo_lstm}
+DEMOS |= {"gpt2": demo_gpt2, "bert": demo_bert}
 
 
 def run_demo(name: str, lesson: Lesson) -> None:
@@ -2480,7 +2330,7 @@ def run_demo(name: str, lesson: Lesson) -> None:
         lesson.status = 1
         inside = error.__traceback__ and error.__traceback__.tb_next  # from the demo on
         lines = traceback.format_exception(type(error), error, inside)
-        lesson.tell("table", f"✗ The demo {name} stopped:\n{''.join(lines)}")
+        lesson.say(f"✗ The demo {name} stopped:\n{''.join(lines)}", "pre")
     load_mnist.cache_clear()  # 0.2 GB that no other demo needs
 
 
@@ -2510,7 +2360,7 @@ def run_all(lesson: Lesson, names: list[str]) -> None:
     write(f"How does deep learning work? ({where}) ✓: its numbers are from this run.")
     for name in names:
         run_demo(name, lesson)
-    lesson.section("6. Which one to use")
+    lesson.say("6. Which one to use", "h2")
     show_table(lesson)
 
     passed = [claim["passed"] for claim in lesson.claims]
@@ -2520,7 +2370,7 @@ def run_all(lesson: Lesson, names: list[str]) -> None:
     file = "lesson.html"
     if len(names) < len(DEMOS):
         file = f"lesson-{'-'.join(names)}.html"
-    lesson.store(file, page([*lesson.story, ("text", told)]).encode())
+    lesson.store(file, page([*lesson.story, f"<p>{told}</p>"]).encode())
     if lesson.figures:
         path = str(lesson.figures / file)
         with suppress(ValueError):  # on Windows: another drive
@@ -2531,6 +2381,7 @@ def run_all(lesson: Lesson, names: list[str]) -> None:
 
 def main(arguments: Sequence[str] = ()) -> Lesson:
     """Run what the arguments want, as on the command line; returns the lesson."""
+    sys.stderr = sys.stderr or StringIO()  # pythonw has none, and tqdm writes there
     if not DATA.is_dir():
         sys.exit(f"{DATA} is missing: get the whole repository")
     lesson, names = parse_arguments(arguments)
@@ -2541,7 +2392,7 @@ def main(arguments: Sequence[str] = ()) -> Lesson:
         lesson.status = 130
     except OSError as error:  # the screen, or the file or pipe in its place
         lesson.status = 1
-        if not isinstance(error, BrokenPipeError) and sys.stderr:  # that is: ... | head
+        if not isinstance(error, BrokenPipeError):  # that is: ... | head
             print(f"The output cannot be written: {error}", file=sys.stderr)
         sys.stdout = StringIO()  # or Python would try it again when it ends
     return lesson

@@ -15,7 +15,7 @@ from torch import nn
 
 dl = load()
 lesson = dl.Lesson("cpu")
-lesson.tell = lambda kind, text: None  # it says nothing
+lesson.say = lambda *_: None  # it says nothing
 
 
 def part_2_2():  # the loss on new letters rises: are fewer of them read?
@@ -69,30 +69,30 @@ def part_4_3():
     yield "linear model of all 100 places: %", recalled(linear, 0.02, False)
 
 
-def kneser_ney(pieces, n):  # Kneser and Ney 1995, interpolated, discount 0.75
+def kneser_ney(n):  # Kneser and Ney 1995, interpolated, discount 0.75
+    seen, unseen, letters = dl.load_pieces()
     counts = [None] * n + [collections.defaultdict(collections.Counter)]
-    for place in range(n, len(pieces.seen)):
-        before = tuple(pieces.seen[place - n : place])
-        counts[n][before][pieces.seen[place]] += 1
+    for place in range(n, len(seen)):
+        counts[n][tuple(seen[place - n : place])][seen[place]] += 1
     for shorter in range(n - 1, -1, -1):  # in how many longer contexts each came
         counts[shorter] = collections.defaultdict(collections.Counter)
         for before, came in counts[shorter + 1].items():
             counts[shorter][before[1:]].update(came.keys())
     bits = []
-    for place in range(3, len(pieces.unseen)):
+    for place in range(3, len(unseen)):
         p = 1 / dl.load_tokenizer().get_vocab_size()
         for length in range(n + 1):
-            came = counts[length].get(tuple(pieces.unseen[place - length : place]))
+            came = counts[length].get(tuple(unseen[place - length : place]))
             if came:
-                kept = max(came[pieces.unseen[place]] - 0.75, 0)
+                kept = max(came[unseen[place]] - 0.75, 0)
                 p = (kept + 0.75 * len(came) * p) / came.total()
         bits.append(-math.log2(p))
-    return f"{mean(bits) / pieces.letters:.2f}"
+    return f"{mean(bits) / letters:.2f}"
 
 
 def part_5_3():
     told = "table of two pieces, Kneser-Ney: bits a character"
-    yield told, kneser_ney(dl.load_pieces(lesson.device), 2)
+    yield told, kneser_ney(2)
 
 
 @torch.no_grad()

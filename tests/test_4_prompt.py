@@ -1,7 +1,5 @@
 """What one types at a prompt: it works, or one line says why not."""
 
-from unittest.mock import Mock
-
 import pytest
 import torch
 from conftest import CPU, ROOT
@@ -81,12 +79,12 @@ def reader(lecture, digits):  # a CNN that has learned to read for three seconds
 
 
 def test_the_device_is_one_that_can_hold_a_number(lecture, monkeypatch):
-    for module in (torch.cuda, torch.mps):
-        monkeypatch.setattr(module, "is_available", lambda: True)
-    memory = Mock(side_effect=RuntimeError("out of memory"))
-    monkeypatch.setattr(torch, "ones", memory)
+    def ones(*_, device):  # a graphics card is there, but its memory is full
+        return torch.zeros(1 if device == "cpu" else 2**62)
+
+    monkeypatch.setattr(torch, "ones", ones)
     assert lecture.pick_device() == CPU
-    with pytest.raises(ValueError, match="cuda.*cpu"):
+    with pytest.raises(ValueError, match="cuda"):
         lecture.pick_device("cuda")
 
 
