@@ -1118,7 +1118,7 @@ def learn_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> flo
         curve.append(scale * mean_loss(model, x[::8], y[::8]))  # on every eighth row
 
     batches = shuffled(Data(rows[:, :-1], rows[:, 1:], x, y), rows=64)
-    losses, seconds = train(lesson, model, batches, steps=375, rate=rate, look=look)
+    losses, seconds = train(lesson, model, batches, steps=400, rate=rate, look=look)
     look()
     bits = scale * mean_loss(model, x, y)
     learned = f"{64 * len(losses):,} x 16 pieces"
@@ -1135,9 +1135,9 @@ def learn_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> flo
 def show_novel(lesson: Lesson) -> None:
     """4.4 An LSTM reads text, and after every step it predicts what comes next
 
-    How many bits does a character of Pride and Prejudice's last tenth, unseen, cost
-    (-log2 p, so p = 1/8 costs 3; fewer are better)? Tables count which piece of a word
-    followed the last 0 to 3 pieces; the LSTM sees up to 16.
+    How many bits (-log2 p: 3 if p = 1/8) does a character of Pride and Prejudice's
+    unseen tenth cost? Tables count which piece of a word followed the last 0 to 3; the
+    LSTM sees up to 16.
     """
     lesson.begin(show_novel, full=True)
     _, unseen, _ = load_pieces(lesson.quick)
@@ -1313,7 +1313,7 @@ def show_gpt(lesson: Lesson) -> None:
         told += f", the LSTM {lstm['bits a character']:.2f}"
     title = "Learning from Pride and Prejudice"
     up = "bits a character, on every eighth unseen row"
-    lesson.plot(title, curves, "step of training", up, range(100, 376, 25))
+    lesson.plot(title, curves, "step of training", up, range(100, 401, 25))
     lesson.shows(told, bits < best)
     # as Kneser and Ney did in 1995: tests/controls.py
     lesson.say("(A table of two pieces, better smoothed, still wins: 1.61.)")

@@ -134,8 +134,12 @@ FAULTS = {
         "return text,",
     ),
     "tables count kinds once": (3, "+ kinds * p[place]", "+ p[place]"),
-    "nats for bits": (3, "1 / (math.log(2) * pieces", "1 / (1.0 * pieces"),
-    "asked for the piece it sees": (6, "rows[:, 1:], tests[:", "rows[:, :-1], tests[:"),
+    "nats for bits": (3, "1 / (math.log(2) * let", "1 / (1.0 * let"),
+    "asked for the piece it sees": (
+        6,
+        "Data(rows[:, :-1], rows[:, 1:]",
+        "Data(rows[:, :-1], rows[:, :-1]",
+    ),
     # 5 Transformers
     "softmax over the queries": (3, "scores.softmax(-1) @ v", "scores.softmax(-2) @ v"),
     "a block without Add": (3, "x = x + self.mix(", "x = self.mix("),
@@ -157,12 +161,12 @@ FAULTS = {
         "return self.down(hidden)",
     ),
     "one head for all": (3, "self.heads = heads\n", "self.heads = 1\n"),
-    "weights not transposed": (3, "weight.T if linear else weight", "weight"),
-    "greedy that draws": (3, '{"do_sample": bool(how),', '{"do_sample": True,'),
+    "weights not transposed": (3, "weight.t() if linear else weight", "weight"),
+    "greedy that draws": (3, "length=30, top_k=1)", "length=30)"),
     "the temperature ignored": (
         4,
-        '{"temperature": temperature,',
-        '{"temperature": 1.0,',
+        "logits / temperature).softmax(-1).s",
+        "logits).softmax(-1).s",
     ),
     "any top_p": (4, ' or how.get("top_p", 1) > 1:', ":"),
     "a long text is cut": (4, "if ids.shape[1] > longest:", "if False:"),
@@ -215,11 +219,7 @@ FAULTS = {
     "status 0 after a failed demo": (5, "lesson.status = 1\n        inside", "inside"),
     "status 0 after a failed claim": (5, "int(False in passed)", "0"),
     "status 1 after Ctrl-C": (5, "lesson.status = 130", "lesson.status = 1"),
-    "a device that holds nothing": (
-        4,
-        " and torch.ones(1, device=kind).item() == 1",
-        "",
-    ),
+    "a device that holds nothing": (4, "torch.ones(1, device=name).item()", "pass"),
     "dropout and gradients left on": (
         4,
         "model.eval().requires_grad_(False)",
@@ -231,11 +231,9 @@ FAULTS = {
         '{"revision": revision, "local_files_only"',
         '{"local_files_only"',
     ),
-    "a page that runs a model's text": (
-        5,
-        "text = html.escape(content)",
-        "text = content",
-    ),
+    "a page that runs a model's text": (5, "{html.escape(text)}</", "{text}</"),
+    "top_k ignored": (4, "p[math.ceil(top_k) or len(p) :] = 0", "pass"),
+    "top_p ignored": (4, "p[p.cumsum(0) - p >= top_p] = 0", "pass"),
 }
 
 
