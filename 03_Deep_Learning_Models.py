@@ -10,7 +10,7 @@ after a ✓ and in tables are from the very run that prints them; a few in brack
 from tests/controls.py. Nine methods tell what was found (section 7 has their code):
 
     lesson.begin    begins a part (full=True: --quick leaves its claims out)
-    lesson.say      prints a sentence
+    lesson.say      prints a sentence ("h2": the title of a section)
     lesson.table    prints a table: corner, names of the columns, a row for each name
     lesson.plot     draws curves: title, curves, names of both axes, places on x
     lesson.picture  draws tiles of numbers, from white, the smallest, to blue
@@ -241,7 +241,7 @@ def show_learning(lesson: Lesson) -> None:
 
     names = ["one neuron", "17 neurons, untrained", "after 30 steps", "after 1,000"]
     captions = [f"{names[n]}\n{right[n]:.1f} % correct" for n in range(4)]
-    lesson.picture("Dark is where each one says: blue", maps, captions, columns=4)
+    lesson.picture("Dark: where each one says blue", maps, captions, columns=4)
     # copies (clone) of the four, for which PyTorch is to compute the gradients
     copies = [weights.clone().requires_grad_() for weights in start]
     _, p = forward(Net(*copies), x)  # *: the list's members, as four arguments
@@ -394,7 +394,7 @@ def train(
         model.train()  # switches on what only a training needs (dropout, in others)
         x, y = next(batches)
         # 1. forward pass. cross_entropy wants a row of scores for each answer, so
-        # flatten(0, -2) makes one axis of all but the last: of [B, T, C] [B T, C]
+        # flatten(0, -2) makes [6, 5] of [2, 3, 5], say, and [6, 5] stays as it is
         logits = model(x).flatten(0, -2)
         loss = F.cross_entropy(logits, y.flatten())  # 2. loss
         optimizer.zero_grad()
@@ -477,7 +477,7 @@ def show_layers(lesson: Lesson) -> None:
 
 
 def show_letters(lesson: Lesson) -> None:
-    """2.2 More data, fewer mistakes; few are learned by heart (overfitting)
+    """2.2 More data, fewer mistakes; few data are learned by heart (overfitting)
 
     16 numbers describe a printed letter: its width, its height, how much of it is ink
     ... Which one is it? An MLP, a linear model (without hidden layers) and the nearest
@@ -604,14 +604,14 @@ def pool(image: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
 def show_convolution(lesson: Lesson) -> None:
     """3.1 Convolution: one small filter slides over the whole image
 
-    A filter is a few weights. With -1 0 1 in each of three rows it answers to upright
-    edges, where ink begins; turned, to level ones. Pooling: the largest of each 2 x 2.
+    A filter is a few weights. With -1 0 1 in each of three rows it answers to vertical
+    edges, where ink begins; turned, to horizontal ones. Pooling: the largest of 2 x 2.
     """
     lesson.begin(show_convolution)
     digit = load_mnist(lesson.device, lesson.quick).x_test[0].cpu()  # [1, 28, 28]
-    upright = torch.tensor([[[-1.0, 0.0, 1.0]] * 3])  # [1, 3, 3]: one channel, grey
-    level = upright.transpose(1, 2)  # its rows are -1 -1 -1, 0 0 0, 1 1 1
-    filters = torch.stack([upright, level])  # [2, 1, 3, 3]
+    vertical = torch.tensor([[[-1.0, 0.0, 1.0]] * 3])  # [1, 3, 3]: one channel, grey
+    horizontal = vertical.transpose(1, 2)  # its rows are -1 -1 -1, 0 0 0, 1 1 1
+    filters = torch.stack([vertical, horizontal])  # [2, 1, 3, 3]
     maps = torch.stack([convolve(digit, weight) for weight in filters])  # [2, 26, 26]
     pooled = torch.stack([pool(image, torch.max) for image in maps])  # [2, 13, 13]
     means = torch.stack([pool(image, torch.mean) for image in maps])
@@ -624,7 +624,7 @@ def show_convolution(lesson: Lesson) -> None:
 
     tiles = [digit[0], maps[0], pooled[0], maps[1], pooled[1]]
     light = [tile.relu() / tile.max() for tile in tiles]  # ReLU, and 1 at most
-    captions = ["digit", "upright edges", "pooled", "level edges", "pooled"]
+    captions = ["digit", "vertical edges", "pooled", "horizontal edges", "pooled"]
     lesson.picture("Where two filters answer, after ReLU", light, captions, columns=5)
     theirs = [F.conv2d(digit, filters), F.max_pool2d(maps, 2), F.avg_pool2d(maps, 2)]
     bias = torch.tensor([0.5])
@@ -766,6 +766,7 @@ def show_shuffled(lesson: Lesson) -> None:
 
 def probe(lesson: Lesson, data: Data) -> float:
     """How well a linear model tells the digits from what data.x shows of them, in %."""
+    torch.manual_seed(lesson.seed)  # the same chance for all
     size = data.x.std()  # made alike for all layers, so that one rate suits them all
     data = data._replace(x=data.x / size, x_test=data.x_test / size)
     linear = build_mlp(data.x[0].numel(), 10)  # numel: how many numbers
@@ -783,13 +784,13 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     data = load_mnist(lesson.device, lesson.quick)
     right: dict[str, list[float]] = {"trained CNN": [], "untrained CNN": []}
     for name, net in zip(right, [cnn, build_cnn().to(lesson.device)], strict=True):
-        for depth in range(len(net)):  # net[:depth]: its first stages, 0 to 3 of four
+        for depth in range(4):  # net[:depth] is its first stages; net[:0](x) is x
             x = predict(net[:depth], data.x[:500])
             x_test = predict(net[:depth], data.x_test[:2_000])
             seen = Data(x, data.y[:500], x_test, data.y_test[:2_000])
             right[name].append(probe(lesson, seen))
 
-    columns = ["pixels", *dict(cnn.named_children())][:-1]
+    columns = ["pixels", "block1", "block2", "dense"]
     lesson.table("% correct, from its", columns, right)
     trained = right["trained CNN"]
     untrained = right["untrained CNN"][3]
@@ -945,10 +946,7 @@ def show_steps(lesson: Lesson) -> None:
 
 
 def open_forget_gate(lstm: nn.RNNBase) -> nn.RNNBase:
-    """Start an LSTM with its forget gate at about Sigmoid(3) = 0.95.
-
-    (0.95^100 is 0.006: what else comes back in 4.2 comes through h.)
-    """
+    """Start an LSTM with its forget gate at about Sigmoid(3) = 0.95, nearly open."""
     n = lstm.hidden_size
     bias = lstm.get_parameter("bias_hh_l0")  # PyTorch's name for b_h, of layer 0
     bias.data[n : 2 * n] = 3.0  # of i, f, c, o the second; .data: the bare numbers
@@ -1055,8 +1053,8 @@ def show_memory(lesson: Lesson) -> None:
 
     gate = {"before training": untrained.mean(1).tolist()}
     gate["after"] = trained.mean(1).tolist()
-    title = "The LSTM's forget gate, which opens (1: keep all)"
-    lesson.plot(title, gate, "place of the symbol", "f_t, mean of its units")
+    title = "The LSTM's forget gates open (1: keep all)"
+    lesson.plot(title, gate, "place of the symbol", "f_t, mean of 64 units")
     told = f"The LSTM recalls {by_lstm:.1f} % of the symbols, the RNN, trained alike, "
     lesson.shows(f"{told}{by_rnn:.1f} %", by_lstm >= 99 and by_rnn < 30)
     # c_100 = f_100 f_99 ... f_2 c_1 + what came in after step 1, in each of 64 units
@@ -1065,10 +1063,10 @@ def show_memory(lesson: Lesson) -> None:
     before = untrained.mean().item()
     after = trained.mean().item()
     opened = before < 0.6 and after > 0.8 and keep_it >= 5
-    told = f"Its forget gate opened, on average from {before:.2f} to {after:.2f}; "
-    lesson.shows(f"{told}{keep_it} of 64 units keep half for 99 steps", opened)
-    told = "(So can an RNN with ReLU and a special start, and a linear model that sees "
-    lesson.say(f"{told}all 100 at once.)")
+    told = f"Its forget gates open, {before:.2f} to {after:.2f} on average; {keep_it} "
+    lesson.shows(f"{told}of 64, near 1, keep half for 99 steps", opened)
+    told = "(An RNN with ReLU and a special start can recall it, too, and a linear "
+    lesson.say(f"{told}model that sees all.)")
 
 
 # A tokenizer cuts text into pieces of words, of 3,000 kinds, and numbers them: ids.
@@ -1076,43 +1074,50 @@ def show_memory(lesson: Lesson) -> None:
 # one, unseen, and how many characters a piece has on average.
 
 
+def draw(p: Tensor, top_k: float = 0, top_p: float = 1.0) -> Tensor:
+    """By chance one of the pieces, which have the probabilities p [symbols]: [1].
+
+    top_k: of the so many likeliest only (0: of all). top_p: of the likeliest that
+    together have this probability.
+    """
+    # the likeliest first: 0.5 0.3 0.15 0.05, say; pieces: whose each of these is
+    p, pieces = p.sort(descending=True)
+    if top_k:
+        p[math.ceil(top_k) :] = 0  # with top_k=2: 0.5 0.3 0 0
+    before = p.cumsum(0) - p  # what those before each one have together: 0 0.5 0.8 0.95
+    p[before >= top_p] = 0  # with top_p=0.7: 0.5 0.3 0 0
+    place = torch.multinomial(p, num_samples=1)  # 0 in 5 of 8 cases, 1 in 3 of 8
+    return pieces[place]
+
+
 def generate(
-    model: nn.Module,
-    ids: Tensor,
-    length: int,
-    temperature: float = 1.0,
-    top_k: float = 0,
-    top_p: float = 1.0,
+    model: nn.Module, ids: Tensor, length: int, temperature: float = 1.0, **how: float
 ) -> Tensor:
     """Let a model go on with ids [1, T]: it draws a piece, reads that, too, and so on.
 
-    top_k: from the so many likeliest (0: all). top_p: from the likeliest that together
-    have this probability.
+    temperature: below 1 it makes what is likely likelier. how: top_k, top_p of `draw`.
     """
     for _ in range(length):
         logits = predict(model, ids)[0, -1]  # of what may come next: [symbols]
-        # a temperature below 1 makes what is likely even likelier
-        p, pieces = (logits / temperature).softmax(-1).sort(descending=True)
-        p[math.ceil(top_k) or len(p) :] = 0
-        p[p.cumsum(0) - p >= top_p] = 0  # cumsum - p: what the likelier ones have
-        drawn = torch.multinomial(p, num_samples=1)  # a place in p, by chance: [1]
-        ids = torch.cat([ids, pieces[drawn][None]], dim=1)
+        p = (logits / temperature).softmax(-1)
+        ids = torch.cat([ids, draw(p, **how).view(1, 1)], dim=1)
     return ids
 
 
 def learn_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> float:
     """Train a model to predict the novel's next piece: how many bits a character?"""
     seen, unseen, letters = load_pieces(lesson.quick)
-    # unfold(0, 17, 1): 17 in a row from each piece on, [n, 17]; (0, 17, 16): from every
-    # 16th. The first 16 are x, the last 16 are y: what follows each x
+    # of 1 2 3 4 5, unfold(0, 3, 1) makes 1 2 3, 2 3 4 and 3 4 5; unfold(0, 3, 2) 1 2 3
+    # and 3 4 5. So here: 17 in a row, [n, 17]. Of each row the first 16 are x, and the
+    # last 16 are y, what follows each
     rows = torch.tensor(seen, device=lesson.device).unfold(0, 17, 1)
     tests = torch.tensor(unseen, device=lesson.device).unfold(0, 17, 16)
     x = tests[:, :-1]
     y = tests[:, 1:]
-    # bits of a piece: -log2 p(the piece that came) = cross-entropy / log 2, as log2 p =
-    # log p / log 2; of a character (a piece of 6.3 bits has about 3.8): 6.3 / 3.8 = 1.7
+    # the loss is -log p of the piece that came, on average. In bits, -log2 p, it is the
+    # loss / log 2; of a character that, divided by the characters of a piece, 3.8
     scale = 1 / (math.log(2) * letters)
-    curve: list[float] = []
+    curve: list[float] = []  # during the training
 
     def look() -> None:
         curve.append(scale * mean_loss(model, x[::8], y[::8]))  # on every eighth row
@@ -1124,6 +1129,7 @@ def learn_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> flo
     learned = f"{64 * len(losses):,} x 16 pieces"
     lesson.keep(f"novel: {name}", model, learned, seconds, "", bits)
     lesson.scores[f"novel: {name}"]["curve"] = curve  # for 5.3
+
     start = load_tokenizer().encode("Elizabeth").ids
     ids = torch.tensor([start], device=lesson.device)
     ids = generate(model, ids, length=16 - len(start), temperature=0.7)
@@ -1147,8 +1153,8 @@ def show_novel(lesson: Lesson) -> None:
     lstm = Recurrent(nn.LSTM, load_tokenizer().get_vocab_size(), hidden=80)
     nn.init.normal_(lstm.embedding.weight, std=0.1)  # as in 5.3's GPT
     bits = learn_novel(lesson, "LSTM", lstm, rate=0.03)
-    # if "was" came in 40 of 200 places after "Bennet", its p is about 0.2; the table of
-    # one piece fewer has a say, too, the more the less was seen (section 7)
+    # if "was" came in 40 of 200 places after "Bennet", its p is about 0.2; where little
+    # has been seen, the table of one piece fewer counts more (section 7)
     tables = count_tables(lesson.quick)
     columns = ["table, 0 pieces", "1 piece", "2 pieces", "3 pieces", "LSTM"]
     lesson.table("", columns, {"bits a character": [*tables, bits]})
@@ -1175,7 +1181,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
 
     q [..., T, d_k]; k, v [..., S, d_k] -> [..., T, d_k]. causal: none looks ahead.
     """
-    # without the root, scores of long vectors would be large, and softmax pick one
+    # without the root, scores of long vectors would be large: softmax would pick one
     scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # [..., T, S]
     if causal:
         future = torch.ones_like(scores).triu(1).bool()  # True above the diagonal
@@ -1199,10 +1205,11 @@ class Block(nn.Module):
 
     def split(self, x: Tensor) -> Any:
         """A part of x for each head: [B, T, 64] -> [B, 4, T, 16], if there are four."""
-        # of 8 numbers a b c d e f g h two heads get: a b c d, and e f g h
+        # of 8 numbers a b c d e f g h two heads get: a b c d, and e f g h. Each is to
+        # attend for itself, so they become an axis in front: @ works on the last two
         n = x.shape[-1] // self.heads  # 16
         parts = x.unflatten(-1, (self.heads, n))  # the last axis becomes two: 4, 16
-        return parts.transpose(1, 2)  # [B, 4, T, 16]: @ works on the last two axes
+        return parts.transpose(1, 2)  # [B, 4, T, 16]
 
     def forward(self, x: Tensor) -> Any:
         # (Norm comes first, as in GPT-2; in BERT and in 2017's Transformer after Add.)
@@ -1315,8 +1322,9 @@ def show_gpt(lesson: Lesson) -> None:
     up = "bits a character, on every eighth unseen row"
     lesson.plot(title, curves, "step of training", up, range(100, 401, 25))
     lesson.shows(told, bits < best)
-    # as Kneser and Ney did in 1995: tests/controls.py
-    lesson.say("(A table of two pieces, better smoothed, still wins: 1.61.)")
+    # smoothed as by Kneser and Ney 1995: tests/controls.py
+    told = "(A better smoothed table still wins, with 1.61: from one novel, counting "
+    lesson.say(f"{told}is hard to beat.)")
 
 
 def show_gpt2(lesson: Lesson) -> GPT:
@@ -1391,17 +1399,18 @@ def show_generation(lesson: Lesson, gpt: GPT) -> None:
     lesson.table("next piece", ["temperature 1", "temperature 0.5"], rows)
 
     # continue_text, which one can call at the prompt, stands in section 7
-    lesson.say(f"Greedy: {continue_text(text, max_new_tokens=10)}")
-    written = continue_text(text, temperature=0.8, max_new_tokens=10)
+    lesson.say(f"Greedy: {continue_text(text, max_new_tokens=9)}")
+    written = continue_text(text, temperature=0.8, max_new_tokens=9)
     lesson.say(f"temperature 0.8: {written}")
-    lesson.say(f"top_k 20: {continue_text(text, top_k=20, max_new_tokens=10)}")
-    lesson.say(f"top_p 0.9: {continue_text(text, top_p=0.9, max_new_tokens=10)}")
+    lesson.say(f"top_k 20: {continue_text(text, top_k=20, max_new_tokens=9)}")
+    lesson.say(f"top_p 0.9: {continue_text(text, top_p=0.9, max_new_tokens=9)}")
 
     # greedy: x_(t+1) = argmax p(x | x_1 ... x_t)
     by_hand = generate(gpt, ids, length=30, top_k=1)
-    how: dict[str, Any] = {"do_sample": False, "max_new_tokens": 30, "pad_token_id": 0}
-    how |= {"eos_token_id": None, "attention_mask": torch.ones_like(ids)}
-    theirs = library.generate(ids, **how)
+    # the library's: no drawing, no early end (eos), no padding, all of ids is text
+    how: dict[str, Any] = {"do_sample": False, "max_new_tokens": 30}
+    how |= {"eos_token_id": None, "pad_token_id": 0}
+    theirs = library.generate(ids, attention_mask=torch.ones_like(ids), **how)
     name = "Greedy by hand, with this file's GPT, gives the library's 30 pieces"
     lesson.same(name, by_hand, theirs)
 
@@ -1430,8 +1439,8 @@ def show_cost(lesson: Lesson) -> None:
     by_formula = [2 * n * n * 64 for n in lengths]
     name = "Attention multiplies 2 n^2 d times: twice the length, four times the work"
     lesson.same(name, counted, by_formula)
-    told = "(A whole block takes 12 n d^2 more. And when it writes, a GPT, too, goes "
-    lesson.say(f"{told}step by step.)")
+    told = "(A whole block adds 12 n d^2: W_Q ... W_O 4, its MLP 8. And writing, a GPT "
+    lesson.say(f"{told}goes step by step, too.)")
 
 
 def demo_gpt2(lesson: Lesson | None = None) -> Lesson:
@@ -1487,8 +1496,8 @@ def show_sight(lesson: Lesson) -> None:
     past_only = moved["GPT-2"] < 1e-4 and moved["BERT"] > 0.1
     lesson.shows(f"{told}{bert}'s by up to {moved['BERT']:.1f}", past_only)
     # Clark et al. 2019 think so of [CLS] and [SEP]
-    told = "(The mask decides. A sign that all words look at, as [CLS], may be where "
-    lesson.say(f"{told}heads rest.)")
+    told = "(The mask decides. Heads that all look at one sign, as at [CLS], may have "
+    lesson.say(f"{told}found nothing else.)")
 
 
 def show_positions(lesson: Lesson) -> None:
@@ -1585,8 +1594,8 @@ def show_masks(lesson: Lesson) -> None:
     told = f"Of {len(hidden)} words it finds {found[0]} from four before, {found[1]} "
     told += f"from four after, {found[2]} from two and two"
     lesson.shows(told, found[2] > max(found[:2]))
-    told = "(Four on one side seem to end or start their sentence, and two of them are "
-    lesson.say(f"{told}farther away.)")
+    told = "(Four on one side are farther away, and [MASK] then seems the sentence's "
+    lesson.say(f"{told}last or first word.)")
 
 
 def nearest(text: str, texts: Iterable[str]) -> str:
@@ -1629,10 +1638,9 @@ def show_senses(lesson: Lesson) -> None:
     told = f"{lesson.called('BERT')} tells the senses of {right} of {len(senses)} words"
     lesson.shows(f"{told} apart", right >= 8)
     if lesson.source == "embedded":  # measured by tests/controls.py
-        told = "(Untrained: 4 or 5. The sentence's other words, unread, tell 7, the "
-        told += "end sign, [SEP], which has read them, 9: a sense shows in its "
-        told += "company. And a larger model, which compares sentences, taught "
-        lesson.say(f"{told}bert-mini.)")
+        told = "(Untrained: 4 or 5. Without any network, the sentence's other words "
+        told += "tell 7: a sense shows in its company. bert-mini was also taught by a "
+        lesson.say(f"{told}larger model, which compares sentences.)")
     query = "The engine refuses to run."
     found = nearest(query, sentences("search"))
     lesson.say(f"Of ten sentences nearest to '{query}': {found}")

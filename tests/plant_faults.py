@@ -165,8 +165,8 @@ FAULTS = {
     "greedy that draws": (3, "length=30, top_k=1)", "length=30)"),
     "the temperature ignored": (
         4,
-        "logits / temperature).softmax(-1).s",
-        "logits).softmax(-1).s",
+        "p = (logits / temperature).softmax(-1)\n        ids",
+        "p = logits.softmax(-1)\n        ids",
     ),
     "any top_p": (4, ' or how.get("top_p", 1) > 1:', ":"),
     "a long text is cut": (4, "if ids.shape[1] > longest:", "if False:"),
@@ -232,8 +232,8 @@ FAULTS = {
         '{"local_files_only"',
     ),
     "a page that runs a model's text": (5, "{html.escape(text)}</", "{text}</"),
-    "top_k ignored": (4, "p[math.ceil(top_k) or len(p) :] = 0", "pass"),
-    "top_p ignored": (4, "p[p.cumsum(0) - p >= top_p] = 0", "pass"),
+    "top_k ignored": (4, "p[math.ceil(top_k) :] = 0", "pass"),
+    "top_p ignored": (4, "p[before >= top_p] = 0", "pass"),
 }
 
 
