@@ -980,7 +980,8 @@ def show_gradients(lesson: Lesson) -> None:
         back[name] = (sizes / sizes[0]).tolist()
         far[name] = back[name][100]
 
-    lesson.plot("What comes back", back, "steps back", "gradient", log=True)
+    title = "How much gradient comes back (at the last step: 1)"
+    lesson.plot(title, back, "steps back", "gradient", log=True)
     told = f"100 steps back, the RNN's has vanished ({far['RNN']:.0e}); with W_hh "
     told += f"times 4 it explodes ({far['RNN, W_hh x 4']:.0e})"
     lesson.shows(told, far["RNN"] < 1e-6 and far["RNN, W_hh x 4"] > 100)
