@@ -23,8 +23,8 @@ lesson.device is where it computes, lesson.quick whether trainings are to be sho
 
 All of it, with the pictures, also stands in one page, data/figures/lesson.html. Left
 out, because a minute cannot show them: T5 and translation, fine-tuning and prompting,
-named entities, convolution over time, speech; and next-sentence prediction, which did
-not stand its test.
+named entities, convolution over time, speech; and next-sentence prediction, which
+failed its control.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ DATA = HERE / "data"
 #   x @ w                             matrix product: [2, 3] @ [3, 4] gives [2, 4]
 #   torch.cat([x, x])   .stack(...)   one below the other, [4, 3]; a new axis, [2, 2, 3]
 #   x.view(3, 2)   x.flatten()        the same six numbers in another shape: [3, 2]; [6]
+#   x[None]   x[:, None]              a new axis of one: [1, 2, 3]; [2, 1, 3]
 #   x.item()   x.tolist()             a tensor's only number; its numbers as a list
 #   x.to(device)                      onto the processor (CPU), or a graphics card
 #   x.requires_grad_()                from now on it is noted what is computed from x;
@@ -97,7 +98,8 @@ DATA = HERE / "data"
 #                                     loss = (x**2).sum() it is 2 x
 #   layer = nn.Linear(3, 4)           four neurons with three inputs: layer.weight is W
 #                                     [4, 3] and layer.bias b [4], random at first
-#   layer(x)                          x W^T + b: [2, 4], as W has a row for each neuron
+#   layer(x)                          x W^T + b: [2, 4]. (The lecture writes W x; here W
+#                                     has a row for each neuron, x one for each example)
 #   nn.Sequential(a, b)               layers, one after the other: x becomes b(a(x))
 #   F.relu(x)   F.cross_entropy ...   functions without weights of their own
 #   class M(nn.Module)                a model of one's own: __init__ makes its layers,
@@ -152,7 +154,7 @@ class Net(NamedTuple):
 
 
 def forward(net: Net, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Points x [B, 2] -> hidden h [B, 16] -> p [B, 1], how likely each is blue."""
+    """Points x [B, 2] -> hidden h [B, 16] -> p [B, 1], the probability of blue."""
     h = torch.tanh(x @ net.w1 + net.b1)
     p = torch.sigmoid(h @ net.w2 + net.b2)
     return h, p
@@ -160,8 +162,8 @@ def forward(net: Net, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def loss_of(p: Tensor, y: Tensor) -> Tensor:
     """How wrong p is (cross-entropy): 0 if it is sure and right everywhere."""
-    # L = mean of -log(the probability that p gives to what is true); y is 1 or 0, so
-    # only one of the two terms counts
+    # L = mean of -log(the probability that p gives to what is true), with the natural
+    # logarithm; y is 1 or 0, so only one of the two terms counts
     return -(y * p.log() + (1 - y) * (1 - p).log()).mean()
 
 
@@ -224,7 +226,7 @@ def show_learning(lesson: Lesson) -> None:
     x, y = two_moons(400)
     x_test, y_test = two_moons(1_000)
     w, b = learn_alone(x, y, steps=1_000)
-    w1 = torch.randn(2, 16)  # a random start, or all hidden neurons would stay alike
+    w1 = torch.randn(2, 16)  # random: equal ones would get equal gradients
     w2 = torch.randn(16, 1) / 4  # / 4, for a sum of 16 is large
     start = Net(w1, torch.zeros(16), w2, torch.zeros(1))
     after_30, _ = learn(start, x, y, steps=30)
@@ -287,9 +289,9 @@ def show_optimizers(lesson: Lesson) -> None:
         g = STEEPNESS * adam
         m = 0.9 * m + 0.1 * g
         v = 0.999 * v + 0.001 * g**2
-        # m starts at 0. After one step it is 0.1 g, so it is divided by 0.1 = 1 - 0.9;
-        # after t steps by 1 - 0.9^t, to which the weights of all g so far add up.
-        # v likewise
+        # m starts at 0. After t steps it is 0.1 (g_t + 0.9 g_(t-1) + 0.9^2 g_(t-2) ...)
+        # and 0.1 (1 + 0.9 + 0.9^2 ... 0.9^(t-1)) = 1 - 0.9^t. Divided by that, m is a
+        # mean of all g; v likewise
         m_raised = m / (1 - 0.9**t)
         v_raised = v / (1 - 0.999**t)
         # w <- w - rate m / (sqrt(v) + 1e-8): if g stays the same, m / sqrt(v) is 1 or
@@ -308,8 +310,8 @@ def show_optimizers(lesson: Lesson) -> None:
     told += f"axes, to ({adam[0]:.3f}, {adam[1]:.3f})"
     alike = abs(adam[0] - adam[1]) < 0.01
     lesson.shows(told, alike and sgd[0] < 0.05 and sgd[1] > 0.9)
-    told = "(The loss hardly feels w_2, so SGD's is even the lower one. But along w_2 "
-    lesson.say(f"{told}SGD has hardly begun.)")
+    told = "(The loss depends little on w_2: SGD's is even the lower one. But along "
+    lesson.say(f"{told}w_2 it has hardly begun.)")
 
 
 def show_outputs(lesson: Lesson) -> None:
@@ -393,8 +395,8 @@ def train(
             look()
         model.train()  # switches on what only a training needs (dropout, in others)
         x, y = next(batches)
-        # 1. forward pass. cross_entropy wants a row of scores for each answer, so
-        # flatten(0, -2) makes [6, 5] of [2, 3, 5], say, and [6, 5] stays as it is
+        # 1. forward pass. cross_entropy wants one row of scores for each answer, so
+        # flatten(0, -2) joins all axes but the last: [2, 3, 5] becomes [6, 5]
         logits = model(x).flatten(0, -2)
         loss = F.cross_entropy(logits, y.flatten())  # 2. loss
         optimizer.zero_grad()
@@ -510,12 +512,12 @@ def show_letters(lesson: Lesson) -> None:
     lesson.shows(f"{told}points more than a linear model", best >= 97 and lead >= 15)
 
     known = right["MLP, letters learned"][0]
-    gap = known - right["MLP, new letters"][0]  # overfitting
-    linear_gap = right["linear, letters learned"][0] - right["linear, new letters"][0]
     new = right["MLP, new letters"][0]
-    told = f"Of {n // 64} learned the MLP reads {known:.0f} %, of new ones "
-    told += f"{new:.0f}, {gap:.0f} points less (linear: {linear_gap:.0f} less)"
-    lesson.shows(told, known == 100 and gap >= 30)
+    linear = [right["linear, letters learned"][0], right["linear, new letters"][0]]
+    told = f"Of {n // 64} learned the MLP reads {known:.0f} %, of new ones {new:.0f} "
+    told += f"(linear {linear[0]:.0f} and {linear[1]:.0f}): few data do it"
+    overfits = known == 100 and new <= 70 and linear[0] - linear[1] >= 30
+    lesson.shows(told, overfits)
     overfit(lesson, data._replace(x=data.x[: n // 64], y=data.y[: n // 64]))
 
 
@@ -766,7 +768,7 @@ def show_shuffled(lesson: Lesson) -> None:
 
 def probe(lesson: Lesson, data: Data) -> float:
     """How well a linear model tells the digits from what data.x shows of them, in %."""
-    torch.manual_seed(lesson.seed)  # the same chance for all
+    torch.manual_seed(lesson.seed)  # the same start and batches for all
     size = data.x.std()  # made alike for all layers, so that one rate suits them all
     data = data._replace(x=data.x / size, x_test=data.x_test / size)
     linear = build_mlp(data.x[0].numel(), 10)  # numel: how many numbers
@@ -798,8 +800,8 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     told = f"From the dense layer a linear model reads {trained[3]:.0f} % of digits "
     told += f"(pixels: {trained[0]:.0f}, untrained: {untrained:.0f})"
     lesson.shows(told, rises and trained[3] > untrained + 5)
-    told = "(Even random filters help. The dense layer suits a linear model: the CNN's "
-    lesson.say(f"{told}output is one.)")
+    told = "(Random filters help, too. The dense layer was trained so that a linear "
+    lesson.say(f"{told}layer can read it.)")
 
 
 class Skip(nn.Sequential):
@@ -905,7 +907,7 @@ def lstm_by_hand(lstm: nn.LSTM, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     for x_t in x:
         h_x = torch.cat([h, x_t])
-        # f_t = sigmoid(W_f [h_(t-1), x_t] + b_f): how much of the cell to KEEP
+        # f_t = sigmoid(W_f [h_(t-1), x_t] + b_f): how much of c to KEEP, not forget
         f = torch.sigmoid(w_f @ h_x + b_f)
         # i_t = sigmoid(W_i [h_(t-1), x_t] + b_i): how much to take in
         i = torch.sigmoid(w_i @ h_x + b_i)
@@ -957,8 +959,8 @@ def show_gradients(lesson: Lesson) -> None:
     """4.2 Vanishing and exploding gradients: how far back does learning reach?
 
     Untrained networks read 101 steps. If one step's input changes a little, how much
-    does the last output change? That is the gradient there (the last step's: 1). A step
-    back multiplies an RNN's by W_hh, and by tanh's slope.
+    does the last output change? That is the gradient there, here divided by the last
+    step's. In an RNN each step back multiplies it by W_hh and by tanh's slope.
     """
     lesson.begin(show_gradients)
     inputs = torch.randn(101, 8, 64)  # 101 steps, of 8 sequences
@@ -972,12 +974,14 @@ def show_gradients(lesson: Lesson) -> None:
     for name, network in networks.items():
         x = inputs.clone().requires_grad_()
         h, _ = network(x)
-        h[-1].sum().backward()  # it needs a single number: the sum of the last outputs
+        # of the sum of the last outputs (backward needs a single number), the gradient
+        # for the inputs of every step
+        h[-1].sum().backward()
         assert x.grad is not None  # [101, 8, 64], left there by backward()
         # how long each step's gradient is, the root of its sum of squares: [101]
         lengths = x.grad.double().norm(dim=(1, 2))  # double: for squares of 1e-34
         sizes = lengths.flip(0)  # the last step first
-        back[name] = (sizes / sizes[0]).tolist()
+        back[name] = (sizes / sizes[0]).tolist()  # so each curve begins at 1
         far[name] = back[name][100]
 
     title = "How much gradient comes back (at the last step: 1)"
@@ -1044,7 +1048,9 @@ def show_memory(lesson: Lesson) -> None:
     """
     lesson.begin(show_memory, full=True)
     rnn = Recurrent(nn.RNN, symbols=8, hidden=64)
-    lstm = Recurrent(nn.LSTM, symbols=8, hidden=64).to(lesson.device)
+    lstm = Recurrent(nn.LSTM, symbols=8, hidden=64).to(
+        lesson.device
+    )  # to see its gates
     row = torch.randint(8, (100,), device=lesson.device)
     # how open each unit's forget gate is at each symbol: [100, 64]
     _, untrained, _ = lstm_by_hand(lstm.cell, lstm.embedding(row))
@@ -1064,10 +1070,10 @@ def show_memory(lesson: Lesson) -> None:
     before = untrained.mean().item()
     after = trained.mean().item()
     opened = before < 0.6 and after > 0.8 and keep_it >= 5
-    told = f"Its forget gates open, {before:.2f} to {after:.2f} on average; {keep_it} "
-    lesson.shows(f"{told}of 64, near 1, keep half for 99 steps", opened)
-    told = "(An RNN with ReLU and a special start can recall it, too, and a linear "
-    lesson.say(f"{told}model that sees all.)")
+    told = f"Its 64 forget gates open, {before:.2f} to {after:.2f} on average; "
+    lesson.shows(f"{told}{keep_it} keep half their cell over 99 steps", opened)
+    told = "(An RNN of another kind can learn it, too: with ReLU, started so that h_t "
+    lesson.say(f"{told}= h_(t-1).)")
 
 
 # A tokenizer cuts text into pieces of words, of 3,000 kinds, and numbers them: ids.
@@ -1076,17 +1082,16 @@ def show_memory(lesson: Lesson) -> None:
 
 
 def draw(p: Tensor, top_k: float = 0, top_p: float = 1.0) -> Tensor:
-    """By chance one of the pieces, which have the probabilities p [symbols]: [1].
+    """A piece, drawn by the pieces' probabilities p [symbols]: its number, [1].
 
-    top_k: of the so many likeliest only (0: of all). top_p: of the likeliest that
-    together have this probability.
+    top_k: only from the so many likeliest (0: from all). top_p: only from the likeliest
+    that together have this probability.
     """
-    # the likeliest first: 0.5 0.3 0.15 0.05, say; pieces: whose each of these is
-    p, pieces = p.sort(descending=True)
+    p, pieces = p.sort(descending=True)  # 0.5 0.3 0.15 0.05, say; and their numbers
     if top_k:
         p[math.ceil(top_k) :] = 0  # with top_k=2: 0.5 0.3 0 0
-    before = p.cumsum(0) - p  # what those before each one have together: 0 0.5 0.8 0.95
-    p[before >= top_p] = 0  # with top_p=0.7: 0.5 0.3 0 0
+    likelier = p.cumsum(0) - p  # what all before it have together: 0 0.5 0.8 0.95
+    p[likelier >= top_p] = 0  # with top_p=0.7 (and no top_k): 0.5 0.3 0 0
     place = torch.multinomial(p, num_samples=1)  # 0 in 5 of 8 cases, 1 in 3 of 8
     return pieces[place]
 
@@ -1115,8 +1120,9 @@ def learn_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> flo
     tests = torch.tensor(unseen, device=lesson.device).unfold(0, 17, 16)
     x = tests[:, :-1]
     y = tests[:, 1:]
-    # the loss is -log p of the piece that came, on average. In bits, -log2 p, it is the
-    # loss / log 2; of a character that, divided by the characters of a piece, 3.8
+    # the loss is the mean of -log p of the pieces that came: 4.4, say
+    # 4.4 / log 2 = 6.3 bits a piece, as -log2 p = -log p / log 2
+    # 6.3 / 3.8 characters of a piece = 1.7 bits a character
     scale = 1 / (math.log(2) * letters)
     curve: list[float] = []  # during the training
 
@@ -1154,13 +1160,15 @@ def show_novel(lesson: Lesson) -> None:
     lstm = Recurrent(nn.LSTM, load_tokenizer().get_vocab_size(), hidden=80)
     nn.init.normal_(lstm.embedding.weight, std=0.1)  # as in 5.3's GPT
     bits = learn_novel(lesson, "LSTM", lstm, rate=0.03)
-    # if "was" came in 40 of 200 places after "Bennet", its p is about 0.2; where little
-    # has been seen, the table of one piece fewer counts more (section 7)
+    # if "was" came in 40 of 200 places after "Bennet", and k kinds of pieces came there
+    # p = (40 + k q) / (200 + k), with q from the table of one piece fewer: smoothing
     tables = count_tables(lesson.quick)
     columns = ["table, 0 pieces", "1 piece", "2 pieces", "3 pieces", "LSTM"]
     lesson.table("", columns, {"bits a character": [*tables, bits]})
     told = f"The LSTM needs {bits:.2f} bits a character, the table of one piece "
     lesson.shows(f"{told}{tables[1]:.2f} (of two: {tables[2]:.2f})", bits < tables[1])
+    told = "(Longer tables do not help: they have seen most of "
+    lesson.say(f"{told}their rows too rarely.)")
 
 
 def demo_lstm(lesson: Lesson | None = None) -> Lesson:
@@ -1253,7 +1261,8 @@ class GPT(nn.Module):
         """This class with the weights of the library's GPT2LMHeadModel, of any size."""
         c = library.config
         gpt = cls(c.vocab_size, c.n_positions, c.n_embd, c.n_head, c.n_layer)
-        # a state dict has all weights by name; gpt2_weights: section 7
+        # a state dict has all weights by name; gpt2_weights (section 7) hands out the
+        # library's, in the same order: token, position, block by block, norm, output
         weights = zip(gpt.state_dict(), gpt2_weights(library), strict=True)
         gpt.load_state_dict(dict(weights))
         return gpt.to(library.device).eval().requires_grad_(False)
@@ -1323,9 +1332,9 @@ def show_gpt(lesson: Lesson) -> None:
     up = "bits a character, on every eighth unseen row"
     lesson.plot(title, curves, "step of training", up, range(100, 401, 25))
     lesson.shows(told, bits < best)
-    # smoothed as by Kneser and Ney 1995: tests/controls.py
-    told = "(A better smoothed table still wins, with 1.61: from one novel, counting "
-    lesson.say(f"{told}is hard to beat.)")
+    # with Kneser and Ney's smoothing (1995): tests/controls.py
+    told = "(Counting can still do better, 1.61: a single novel is "
+    lesson.say(f"{told}little for a GPT.)")
 
 
 def show_gpt2(lesson: Lesson) -> GPT:
@@ -1440,8 +1449,8 @@ def show_cost(lesson: Lesson) -> None:
     by_formula = [2 * n * n * 64 for n in lengths]
     name = "Attention multiplies 2 n^2 d times: twice the length, four times the work"
     lesson.same(name, counted, by_formula)
-    told = "(A whole block adds 12 n d^2: W_Q ... W_O 4, its MLP 8. And writing, a GPT "
-    lesson.say(f"{told}goes step by step, too.)")
+    told = "(The rest of its block adds 12 n d^2. And when it writes, a GPT goes step "
+    lesson.say(f"{told}by step, too.)")
 
 
 def demo_gpt2(lesson: Lesson | None = None) -> Lesson:
@@ -1496,9 +1505,9 @@ def show_sight(lesson: Lesson) -> None:
     told = f"The swap changes {gpt}'s scores before it by {moved['GPT-2']:.1f}, "
     past_only = moved["GPT-2"] < 1e-4 and moved["BERT"] > 0.1
     lesson.shows(f"{told}{bert}'s by up to {moved['BERT']:.1f}", past_only)
-    # Clark et al. 2019 think so of [CLS] and [SEP]
-    told = "(The mask decides. Heads that all look at one sign, as at [CLS], may have "
-    lesson.say(f"{told}found nothing else.)")
+    # so Clark et al. 2019
+    told = "(The mask decides. Much goes to [CLS], a sign in front: a head that finds "
+    lesson.say(f"{told}nothing may rest there.)")
 
 
 def show_positions(lesson: Lesson) -> None:
@@ -1577,7 +1586,7 @@ def show_masks(lesson: Lesson) -> None:
     """
     lesson.begin(show_masks)
     bert = lesson.load("BERT")
-    for sentence in sentences("masks")[2:]:
+    for sentence in sentences("masks")[2:]:  # of data/sentences.json
         likely = fill_mask(sentence)
         guesses = [f"{word} {likely[word]:.0f} %" for word in likely]
         lesson.say(f"{sentence} -> {', '.join(guesses[:3])}")
@@ -1639,9 +1648,8 @@ def show_senses(lesson: Lesson) -> None:
     told = f"{lesson.called('BERT')} tells the senses of {right} of {len(senses)} words"
     lesson.shows(f"{told} apart", right >= 8)
     if lesson.source == "embedded":  # measured by tests/controls.py
-        told = "(Untrained: 4 or 5. Without any network, the sentence's other words "
-        told += "tell 7: a sense shows in its company. bert-mini was also taught by a "
-        lesson.say(f"{told}larger model, which compares sentences.)")
+        told = "(Untrained: 4 or 5; the other words alone, without a network, 7. So "
+        lesson.say(f"{told}much of it is company.)")
     query = "The engine refuses to run."
     found = nearest(query, sentences("search"))
     lesson.say(f"Of ten sentences nearest to '{query}': {found}")
@@ -1689,9 +1697,9 @@ def show_opinions(lesson: Lesson) -> None:
 
     for example in examples.values():
         lesson.say(example)
-    of_40 = 100 * mean(right)
+    share = 100 * mean(right)
     name = "opinions: a DistilBERT"
-    lesson.keep(name, model, "parts of reviews", "", of_40)
+    lesson.keep(name, model, "parts of reviews", "", share)
     same = 100 * mean(as_before)
     told = f"{sum(right)} of {len(right)} are correct, with a negation {sum(negated)} "
     told += f"of {len(negated)}; shuffled, {same:.0f} % are judged as before"

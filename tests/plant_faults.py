@@ -233,7 +233,7 @@ FAULTS = {
     ),
     "a page that runs a model's text": (5, "{html.escape(text)}</", "{text}</"),
     "top_k ignored": (4, "p[math.ceil(top_k) :] = 0", "pass"),
-    "top_p ignored": (4, "p[before >= top_p] = 0", "pass"),
+    "top_p ignored": (4, "p[likelier >= top_p] = 0", "pass"),
 }
 
 
