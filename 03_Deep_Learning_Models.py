@@ -1048,9 +1048,8 @@ def show_memory(lesson: Lesson) -> None:
     """
     lesson.begin(show_memory, full=True)
     rnn = Recurrent(nn.RNN, symbols=8, hidden=64)
-    lstm = Recurrent(nn.LSTM, symbols=8, hidden=64).to(
-        lesson.device
-    )  # to see its gates
+    lstm = Recurrent(nn.LSTM, symbols=8, hidden=64)
+    lstm.to(lesson.device)  # at once, as its gates are looked at before training
     row = torch.randint(8, (100,), device=lesson.device)
     # how open each unit's forget gate is at each symbol: [100, 64]
     _, untrained, _ = lstm_by_hand(lstm.cell, lstm.embedding(row))
@@ -1167,8 +1166,8 @@ def show_novel(lesson: Lesson) -> None:
     lesson.table("", columns, {"bits a character": [*tables, bits]})
     told = f"The LSTM needs {bits:.2f} bits a character, the table of one piece "
     lesson.shows(f"{told}{tables[1]:.2f} (of two: {tables[2]:.2f})", bits < tables[1])
-    told = "(Longer tables do not help: they have seen most of "
-    lesson.say(f"{told}their rows too rarely.)")
+    told = "(Longer tables do not help: they have seen most of their rows too "
+    lesson.say(f"{told}rarely.)")
 
 
 def demo_lstm(lesson: Lesson | None = None) -> Lesson:
@@ -1333,8 +1332,8 @@ def show_gpt(lesson: Lesson) -> None:
     lesson.plot(title, curves, "step of training", up, range(100, 401, 25))
     lesson.shows(told, bits < best)
     # with Kneser and Ney's smoothing (1995): tests/controls.py
-    told = "(Counting can still do better, 1.61: a single novel is "
-    lesson.say(f"{told}little for a GPT.)")
+    told = "(Counting can still do better, 1.61: a single novel is little for a "
+    lesson.say(f"{told}GPT.)")
 
 
 def show_gpt2(lesson: Lesson) -> GPT:
@@ -1506,8 +1505,8 @@ def show_sight(lesson: Lesson) -> None:
     past_only = moved["GPT-2"] < 1e-4 and moved["BERT"] > 0.1
     lesson.shows(f"{told}{bert}'s by up to {moved['BERT']:.1f}", past_only)
     # so Clark et al. 2019
-    told = "(The mask decides. Much goes to [CLS], a sign in front: a head that finds "
-    lesson.say(f"{told}nothing may rest there.)")
+    told = "(The mask decides. Much goes to [CLS] or [SEP], mere signs: a head with "
+    lesson.say(f"{told}nothing to find may rest.)")
 
 
 def show_positions(lesson: Lesson) -> None:
