@@ -617,29 +617,26 @@ def show_convolution(lesson: Lesson) -> None:
     maps = torch.stack([convolve(digit, weight) for weight in filters])  # [2, 26, 26]
     pooled = torch.stack([pool(image, torch.max) for image in maps])  # [2, 13, 13]
     means = torch.stack([pool(image, torch.mean) for image in maps])
-    # a filter of the next layer sees both maps, as two channels: [2, 3, 3]. Padding 1:
-    # a border of zeros, one wide. Stride 2: at every other place
-    weight = torch.randn(2, 3, 3)
-    seen = pooled.relu()  # [2, 13, 13]
-    padded = F.pad(seen, (1, 1, 1, 1))  # one more at the left, right, top, bottom
-    deeper = convolve(padded, weight, bias=0.5, stride=2)  # [7, 7]
+    # padding 1: a border of zeros, one wide; stride 2: only at every other place
+    padded = F.pad(digit, (1, 1, 1, 1))  # one more at the left, right, top, bottom
+    fewer = [convolve(padded, weight, bias=0.5, stride=2) for weight in filters]
+    strided = torch.stack(fewer)  # [2, 14, 14]
 
     tiles = [digit[0], maps[0], pooled[0], maps[1], pooled[1]]
     light = [tile.relu() / tile.max() for tile in tiles]  # ReLU, and 1 at most
     captions = ["digit", "vertical edges", "pooled", "horizontal edges", "pooled"]
     lesson.picture("Where two filters answer, after ReLU", light, captions, columns=5)
     theirs = [F.conv2d(digit, filters), F.max_pool2d(maps, 2), F.avg_pool2d(maps, 2)]
-    bias = torch.tensor([0.5])
-    second = F.conv2d(seen, weight[None], bias, stride=2, padding=1)  # [1, 7, 7]
-    theirs.append(second[0])
-    name = "By hand as in PyTorch: filters, max and average pooling, a second layer"
-    lesson.same(name, [maps, pooled, means, deeper], theirs)
+    biases = torch.tensor([0.5, 0.5])
+    theirs.append(F.conv2d(digit, filters, biases, stride=2, padding=1))
+    name = "By hand as in PyTorch: filters, max and average pooling, padding, stride"
+    lesson.same(name, [maps, pooled, means, strided], theirs)
 
     # the filter's left edge can stand at 0, stride, 2 stride ... n + 2 padding - k, so
-    # size = (n + 2 padding - k) / stride + 1, rounded down; here n = 13, k = 3
-    size = (13 + 2 * 1 - 3) // 2 + 1
-    name = f"With padding 1 and stride 2, a 3 x 3 filter turns 13 x 13 into {size} x "
-    lesson.same(f"{name}{size}", [size, size], list(deeper.shape))
+    # size = (n + 2 padding - k) / stride + 1, rounded down; here n = 28, k = 3
+    size = (28 + 2 * 1 - 3) // 2 + 1
+    name = f"With padding 1 and stride 2, a 3 x 3 filter turns 28 x 28 into {size} x "
+    lesson.same(f"{name}{size}", [2, size, size], list(strided.shape))
     # every place shares the same 5 x 5 weights and a bias, for each of the 8 maps
     shared = (5 * 5 + 1) * 8
     dense = (28 * 28 + 1) * 8 * 24 * 24  # fully connected, with as many outputs
@@ -805,7 +802,7 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
 
 
 class Skip(nn.Sequential):
-    """A skip connection (He et al. 2016): x <- x + layers(x), so x gets through."""
+    """A skip connection (He et al. 2016): x <- x + layers(x). So x gets through."""
 
     def forward(self, x: Tensor) -> Any:
         # super().forward(x): x through its layers, as nn.Sequential does it
@@ -1213,8 +1210,8 @@ class Block(nn.Module):
 
     def split(self, x: Tensor) -> Any:
         """A part of x for each head: [B, T, 64] -> [B, 4, T, 16], if there are four."""
-        # of 8 numbers a b c d e f g h two heads get: a b c d, and e f g h. Each is to
-        # attend for itself, so they become an axis in front: @ works on the last two
+        # with 8 numbers and two heads a b c d e f g h becomes [a b c d] [e f g h]. As each
+        # attends for itself, they become an axis in front: @ works on the last two
         n = x.shape[-1] // self.heads  # 16
         parts = x.unflatten(-1, (self.heads, n))  # the last axis becomes two: 4, 16
         return parts.transpose(1, 2)  # [B, 4, T, 16]
