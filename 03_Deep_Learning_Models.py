@@ -1210,7 +1210,7 @@ class Block(nn.Module):
 
     def split(self, x: Tensor) -> Any:
         """A part of x for each head: [B, T, 64] -> [B, 4, T, 16], if there are four."""
-        # with 8 numbers and two heads, a b c d e f g h becomes [a b c d] [e f g h]. Each
+        # with 8 numbers and two heads a b c d e f g h becomes [a b c d] [e f g h]. Each
         # attends for itself, so they get an axis in front: @ works on the last two
         n = x.shape[-1] // self.heads  # 16
         parts = x.unflatten(-1, (self.heads, n))  # the last axis becomes two: 4, 16
