@@ -185,7 +185,8 @@ def backward(net: Net, x: Tensor, y: Tensor) -> Net:
     d_h = d_z @ net.w2.T  # [B, 16]
     # h = tanh(s), and its slope is 1 - h^2, so dL/ds = dL/dh (1 - h^2)
     d_s = d_h * (1 - h**2)
-    # s = x W1 + b1, so as above: [2, B] @ [B, 16], a column for each hidden neuron
+    # s = x W1 + b1: for the weight from input j to neuron i, dL/dw is the sum of x_j
+    # dL/ds_i over all points; all of them at once: [2, B] @ [B, 16], shaped like w1
     return Net(x.T @ d_s, d_s.sum(0), d_w2, d_b2)
 
 
@@ -233,7 +234,7 @@ def show_learning(lesson: Lesson) -> None:
     after_1000, losses = learn(start, x, y, steps=1_000)
 
     # maps: section 7; percent: below. p is over 0.5 where z = x w + b is over 0
-    maps = [draw_region(PLACES @ w + b > 0, x, y)]  # PLACES: [9600, 2]
+    maps = [draw_region(PLACES @ w + b > 0, x, y)]  # PLACES: of 80 x 120
     right = [percent(x_test @ w + b > 0, y_test == 1)]
     for net in (start, after_30, after_1000):
         _, p = forward(net, PLACES)
@@ -515,7 +516,7 @@ def show_letters(lesson: Lesson) -> None:
     new = right["MLP, new letters"][0]
     linear = [right["linear, letters learned"][0], right["linear, new letters"][0]]
     told = f"Of {n // 64} learned the MLP reads {known:.0f} %, of new ones {new:.0f} "
-    told += f"(linear {linear[0]:.0f} and {linear[1]:.0f}): few data do it"
+    told += f"(linear {linear[0]:.0f} and {linear[1]:.0f}): too few data"
     overfits = known == 100 and new <= 70 and linear[0] - linear[1] >= 30
     lesson.shows(told, overfits)
     overfit(lesson, data._replace(x=data.x[: n // 64], y=data.y[: n // 64]))
@@ -725,8 +726,8 @@ def show_shift(lesson: Lesson, cnn: nn.Sequential, mlp: nn.Sequential) -> None:
     lesson.same(f"{name}(equivariance)", moved[..., 1:], still[..., :-1])
     by_cnn = right["CNN"][2]
     by_mlp = right["MLP"][2]
-    told = f"Moved by two pixels, the CNN reads {by_cnn:.1f} %, the MLP, after as many "
-    told += f"steps, {by_mlp:.1f} %"
+    told = f"Moved by two pixels, the CNN reads {by_cnn:.1f} %, the MLP, trained for "
+    told += f"as many steps, {by_mlp:.1f} %"
     lesson.shows(told, by_cnn > by_mlp + 8)
     told = f"(By four: {right['CNN'][4]:.0f} %. In training no digit stood there, and "
     lesson.say(f"{told}the dense layers are tied to places.)")
@@ -781,8 +782,9 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     """
     lesson.begin(show_features, full=True)
     data = load_mnist(lesson.device, lesson.quick)
-    right: dict[str, list[float]] = {"trained CNN": [], "untrained CNN": []}
-    for name, net in zip(right, [cnn, build_cnn().to(lesson.device)], strict=True):
+    nets = {"trained CNN": cnn, "untrained CNN": build_cnn().to(lesson.device)}
+    right: dict[str, list[float]] = {name: [] for name in nets}
+    for name, net in nets.items():
         for depth in range(4):  # net[:depth] is its first stages; net[:0](x) is x
             x = predict(net[:depth], data.x[:500])
             x_test = predict(net[:depth], data.x_test[:2_000])
@@ -925,7 +927,7 @@ def show_steps(lesson: Lesson) -> None:
     """4.1 An RNN hands a state on from step to step; an LSTM has gates for its memory
 
     Both, untrained, read the same six steps, of three numbers each. Here is the first
-    number of each state. A forget gate f_t of 1 keeps all of the memory, 0 erases it.
+    number of each state and of the forget gate: 1 keeps all of the memory, 0 erases it.
     """
     lesson.begin(show_steps)
     x = torch.randn(6, 3)
@@ -1067,9 +1069,9 @@ def show_memory(lesson: Lesson) -> None:
     after = trained.mean().item()
     opened = before < 0.6 and after > 0.8 and keep_it >= 5
     told = f"Its 64 forget gates open, {before:.2f} to {after:.2f} on average; "
-    lesson.shows(f"{told}{keep_it} keep half their cell over 99 steps", opened)
-    told = "(An RNN of another kind can learn it, too: with ReLU, started so that h_t "
-    lesson.say(f"{told}= h_(t-1).)")
+    lesson.shows(f"{told}{keep_it} keep half their memory for 99 steps", opened)
+    told = "(An RNN of another kind can learn it, too: with ReLU, started so that it "
+    lesson.say(f"{told}hands h_t on unchanged.)")
 
 
 # A tokenizer cuts text into pieces of words, of 3,000 kinds, and numbers them: ids.
@@ -1111,7 +1113,7 @@ def learn_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> flo
     seen, unseen, letters = load_pieces(lesson.quick)
     # of 1 2 3 4 5, unfold(0, 3, 1) makes 1 2 3, 2 3 4 and 3 4 5; unfold(0, 3, 2) 1 2 3
     # and 3 4 5. So here: 17 in a row, [n, 17]. Of each row the first 16 are x, and the
-    # last 16 are y, what follows each
+    # last 16 are y, what follows each; in the tests each piece is predicted once
     rows = torch.tensor(seen, device=lesson.device).unfold(0, 17, 1)
     tests = torch.tensor(unseen, device=lesson.device).unfold(0, 17, 16)
     x = tests[:, :-1]
@@ -1156,14 +1158,15 @@ def show_novel(lesson: Lesson) -> None:
     lstm = Recurrent(nn.LSTM, load_tokenizer().get_vocab_size(), hidden=80)
     nn.init.normal_(lstm.embedding.weight, std=0.1)  # as in 5.3's GPT
     bits = learn_novel(lesson, "LSTM", lstm, rate=0.03)
-    # if "was" came in 40 of 200 places after "Bennet", and k kinds of pieces came there
-    # p = (40 + k q) / (200 + k), with q from the table of one piece fewer: smoothing
+    # if "was" came in 40 of 200 places after "Bennet", where k kinds of pieces came, it
+    # gets p = (40 + k q) / (200 + k); q is its p in the table of one piece fewer. (This
+    # is smoothing: the more kinds have come, the likelier is a new one.)
     tables = count_tables(lesson.quick)
     columns = ["table, 0 pieces", "1 piece", "2 pieces", "3 pieces", "LSTM"]
     lesson.table("", columns, {"bits a character": [*tables, bits]})
     told = f"The LSTM needs {bits:.2f} bits a character, the table of one piece "
     lesson.shows(f"{told}{tables[1]:.2f} (of two: {tables[2]:.2f})", bits < tables[1])
-    told = "(Longer tables do not help: they have seen most of their rows too "
+    told = "(A third piece does not help: most rows of three were never seen, or too "
     lesson.say(f"{told}rarely.)")
 
 
@@ -1218,7 +1221,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         # (Norm comes first, as in GPT-2; in BERT and in 2017's Transformer after Add.)
-        # Every head attends for itself, to its own 16 of 64 numbers; what they find is
+        # Each head attends for itself, with its own 16 of 64 numbers. What they find is
         # put side by side: x <- x + W_O [head_1 ... head_4], with heads of Norm(x)
         q, k, v = self.qkv(self.norm1(x)).chunk(3, dim=-1)  # three parts: [B, T, 64]
         heads = attention(self.split(q), self.split(k), self.split(v), causal=True)
@@ -1233,7 +1236,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """GPT, built as GPT-2 (Radford et al. 2019): which symbol follows at each place?
 
-    ids [B, T] -> logits [B, T, symbols].
+    ids [B, T] -> logits [B, T, symbols]. (GPT-2 has dropout, too, and the same matrix
+    for token and output.)
     """
 
     def __init__(
@@ -1342,7 +1346,7 @@ def show_gpt2(lesson: Lesson) -> GPT:
     tokenizer, library = lesson.load("GPT-2")
     gpt = GPT.with_weights_of(library)
     text = load_novel()[1][:800]
-    # it cuts text as 4.4's tokenizer does; "pt": into PyTorch's tensors
+    # gpt2-austen's tokenizer is 4.4's (GPT-2 has its own); "pt": into PyTorch's tensors
     ids = tokenizer(text, return_tensors="pt").input_ids.to(lesson.device)  # [1, T]
     # each score is a sum of hundreds of products: in another order, more rounding. So
     # two may differ by 0.001 (atol), whatever their size (rtol 0)
@@ -1445,6 +1449,7 @@ def show_cost(lesson: Lesson) -> None:
     by_formula = [2 * n * n * 64 for n in lengths]
     name = "Attention multiplies 2 n^2 d times: twice the length, four times the work"
     lesson.same(name, counted, by_formula)
+    # for W_Q, W_K, W_V, W_O n d^2 each, for the two layers of the MLP 4 n d^2 each
     told = "(The rest of its block adds 12 n d^2. And when it writes, a GPT goes step "
     lesson.say(f"{told}by step, too.)")
 
@@ -1502,8 +1507,8 @@ def show_sight(lesson: Lesson) -> None:
     past_only = moved["GPT-2"] < 1e-4 and moved["BERT"] > 0.1
     lesson.shows(f"{told}{bert}'s by up to {moved['BERT']:.1f}", past_only)
     # so Clark et al. 2019
-    told = "(The mask decides. Much goes to [CLS] or [SEP], mere signs: a head with "
-    lesson.say(f"{told}nothing to find may rest.)")
+    told = "(The mask decides. A head that finds nothing must still look somewhere: "
+    lesson.say(f"{told}often at [CLS] or [SEP].)")
 
 
 def show_positions(lesson: Lesson) -> None:
@@ -1644,15 +1649,15 @@ def show_senses(lesson: Lesson) -> None:
     told = f"{lesson.called('BERT')} tells the senses of {right} of {len(senses)} words"
     lesson.shows(f"{told} apart", right >= 8)
     if lesson.source == "embedded":  # measured by tests/controls.py
-        told = "(Untrained: 4 or 5; the other words alone, without a network, 7. So "
-        lesson.say(f"{told}much of it is company.)")
+        told = "(Untrained: 4 or 5 on average. Comparing only the other words' own "
+        lesson.say(f"{told}vectors, without a network: 7.)")
     query = "The engine refuses to run."
     found = nearest(query, sentences("search"))
-    lesson.say(f"Of ten sentences nearest to '{query}': {found}")
+    lesson.say(f"Of ten sentences the nearest to '{query}': {found}")
 
 
 def judge(text: str) -> tuple[str, float]:
-    """DistilBERT, fine-tuned on parts of film reviews: POSITIVE or NEGATIVE, sure in %.
+    """DistilBERT, fine-tuned to judge reviews: POSITIVE or NEGATIVE, how sure, in %.
 
     ValueError: a text as in `encode`.
     """
@@ -1671,8 +1676,9 @@ def shuffle_words(sentence: str) -> str:
 def show_opinions(lesson: Lesson) -> None:
     """5.12 Classification: a fine-tuned BERT says whether an opinion is good or bad
 
-    DistilBERT has learned from parts of film reviews; at its end an MLP decides. Now it
-    judges forty opinions about other things, also with their words shuffled (5 times).
+    DistilBERT has learned to judge parts of film reviews (the small one other texts,
+    too); at its end an MLP decides. Now it judges forty opinions about other things,
+    also five times each with the words shuffled.
     """
     lesson.begin(show_opinions)
     _, model = lesson.load("DistilBERT")
@@ -1695,7 +1701,7 @@ def show_opinions(lesson: Lesson) -> None:
         lesson.say(example)
     share = 100 * mean(right)
     name = "opinions: a DistilBERT"
-    lesson.keep(name, model, "parts of reviews", "", share)
+    lesson.keep(name, model, "elsewhere", "", share)
     same = 100 * mean(as_before)
     told = f"{sum(right)} of {len(right)} are correct, with a negation {sum(negated)} "
     told += f"of {len(negated)}; shuffled, {same:.0f} % are judged as before"
@@ -1993,7 +1999,7 @@ def continue_text(text: str, max_new_tokens: int = 30, **how: float) -> str:
     """GPT-2 goes on with a text: greedily, by the likeliest piece, or by drawing one.
 
     how: temperature, over 0: below 1 it favours the likely; top_k: draws from so many
-    likeliest; top_p, 0 to 1: from the likeliest that together have this probability.
+    likeliest; top_p, up to 1: from the likeliest that together have this probability.
     ValueError: a number out of range, or a text as in `encode`.
     """
     tokenizer, model = load_pretrained("GPT-2")

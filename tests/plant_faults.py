@@ -100,7 +100,7 @@ FAULTS = {
         "images.roll(pixels, -1)",
     ),
     "the test alone is shuffled": (6, "(x=shuffle(data.x), x_test", "(x_test"),
-    "untrained is trained": (6, "[cnn, build_cnn().to(lesson.device)]", "[cnn, cnn]"),
+    "untrained is trained": (6, "build_cnn().to(lesson.device)", "cnn"),
     "a photo that lies on its side": (4, "ImageOps.exif_transpose(picture)", "picture"),
     "16 bits taken for 8": (4, "grey / 257", "grey"),
     "transparent is black": (4, "1 - light[3] * (1 - light[:3])", "light[:3]"),
