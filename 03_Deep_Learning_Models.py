@@ -1677,8 +1677,8 @@ def show_opinions(lesson: Lesson) -> None:
     """5.12 Classification: a fine-tuned BERT says whether an opinion is good or bad
 
     DistilBERT has learned to judge parts of film reviews (the small one other texts,
-    too); at its end an MLP decides. Now it judges forty opinions about other things,
-    also five times each with the words shuffled.
+    too); at its end an MLP decides. It judges forty opinions about other things, also
+    with their words shuffled.
     """
     lesson.begin(show_opinions)
     _, model = lesson.load("DistilBERT")
