@@ -27,7 +27,7 @@ def part_2_2():  # the loss on new letters rises: are fewer of them read?
         losses.append(dl.mean_loss(mlp, few.x_test, few.y_test))
         right.append(dl.accuracy(mlp, few.x_test, few.y_test))
 
-    dl.train(lesson, mlp, dl.shuffled(few), steps=500, rate=0.003, look=look)
+    dl.train(lesson, mlp, dl.shuffled(few), steps=350, rate=0.003, look=look)
     then = right[losses.index(min(losses))]
     told = "% of new letters: at the least loss, at the end"
     yield told, f"{then:.0f}, {right[-1]:.0f}"
