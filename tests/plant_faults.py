@@ -152,8 +152,8 @@ FAULTS = {
     ),
     "Norm after Add": (
         3,
-        "x = x + self.mix(side_by_side)",
-        "x = self.norm1(x + self.mix(side_by_side))",
+        "x = x + self.mix(torch.cat(heads, dim=-1))",
+        "x = self.norm1(x + self.mix(torch.cat(heads, dim=-1)))",
     ),
     "no Add after the feed-forward": (
         3,
