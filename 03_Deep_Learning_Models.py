@@ -57,7 +57,7 @@ from typing import Any, NamedTuple
 
 if sys.version_info < (3, 10):  # noqa: UP036
     sys.exit("This script needs Python 3.10 or newer.")
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # for speed beside other programs
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # technical: for speed
 # this file's folder (a notebook has no __file__: its own)
 HERE = Path(globals().get("__file__", "notebook")).resolve().parent
 try:
@@ -86,7 +86,8 @@ DATA = HERE / "data"
 #   x * 2   x + y   x.exp()           number by number
 #   x + b                             a row b, of shape [3], is added to every row of x
 #                                     (and a column, [2, 1], to every column)
-#   x.sum()   x.sum(0)   x.mean()     of all numbers; of each column, [3]; the mean
+#   x.sum()   x.sum(0)   x.mean()     of all numbers; of each column, [3]; the mean.
+#                                     (Axis 0 goes down the rows, 1 across, -1 the last)
 #   x.T                               transposed, rows become columns: [3, 2]
 #   x @ w                             matrix product: [2, 3] @ [3, 4] gives [2, 4]
 #   torch.cat([x, x])   .stack(...)   one below the other, [4, 3]; a new axis, [2, 2, 3]
@@ -172,8 +173,8 @@ def backward(net: Net, x: Tensor, y: Tensor) -> Net:
     """The chain rule, from the loss back to every weight: dL/dw, shaped like Net."""
     h, p = forward(net, x)
     # p = Sigmoid(z) has the slope dp/dz = p (1 - p). For one point:
-    # y = 1: L = -log p,       dL/dz = -1 / p x p (1 - p)      = p - 1 = p - y
-    # y = 0: L = -log(1 - p),  dL/dz = 1 / (1 - p) x p (1 - p) = p     = p - y
+    # y = 1: L = -log p,       dL/dz = -1 / p * p (1 - p)      = p - 1 = p - y
+    # y = 0: L = -log(1 - p),  dL/dz = 1 / (1 - p) * p (1 - p) = p     = p - y
     # And L is a mean of B points
     d_z = (p - y) / len(x)  # [B, 1]
 
@@ -183,12 +184,14 @@ def backward(net: Net, x: Tensor, y: Tensor) -> Net:
     d_b2 = d_z.sum(0)
 
     # One layer back: h_i enters z with the weight w_i, so dL/dh_i = dL/dz w_i
-    d_h = d_z @ net.w2.T  # [B, 16]
+    d_h = d_z @ net.w2.T  # [B, 1] @ [1, 16]: [B, 16]
     # h = tanh(s), and its slope is 1 - h^2, so dL/ds = dL/dh (1 - h^2)
     d_s = d_h * (1 - h**2)
-    # s = x W1 + b1: for the weight from input j to neuron i, dL/dw is the sum of x_j
-    # dL/ds_i over all points; all of them at once: [2, B] @ [B, 16], shaped like w1
-    return Net(x.T @ d_s, d_s.sum(0), d_w2, d_b2)
+    # s = x W1 + b1: for the weight from input 1 to neuron 3, say, dL/dw is the sum of
+    # x_1 dL/ds_3 over all points. All 32 at once: [2, B] @ [B, 16], shaped like w1
+    d_w1 = x.T @ d_s
+    d_b1 = d_s.sum(0)
+    return Net(d_w1, d_b1, d_w2, d_b2)
 
 
 def learn(net: Net, x: Tensor, y: Tensor, steps: int) -> tuple[Net, list[float]]:
@@ -234,8 +237,9 @@ def show_learning(lesson: Lesson) -> None:
     after_30, _ = learn(start, x, y, steps=30)
     after_1000, losses = learn(start, x, y, steps=1_000)
 
-    # maps: section 7; percent: below. p is over 0.5 where z = x w + b is over 0
-    maps = [draw_region(PLACES @ w + b > 0, x, y)]  # PLACES: of 80 x 120
+    # p is over 0.5 where z = x w + b is over 0. PLACES [9600, 2] are the points of a
+    # grid; draw_region draws what is said of them as a map (section 7)
+    maps = [draw_region(PLACES @ w + b > 0, x, y)]
     right = [percent(x_test @ w + b > 0, y_test == 1)]
     for net in (start, after_30, after_1000):
         _, p = forward(net, PLACES)
@@ -291,9 +295,8 @@ def show_optimizers(lesson: Lesson) -> None:
         g = STEEPNESS * adam
         m = 0.9 * m + 0.1 * g
         v = 0.999 * v + 0.001 * g**2
-        # m starts at 0. After t steps it is 0.1 (g_t + 0.9 g_(t-1) + 0.9^2 g_(t-2) ...)
-        # and 0.1 (1 + 0.9 + 0.9^2 ... 0.9^(t-1)) = 1 - 0.9^t. Divided by that, m is a
-        # mean of all g; v likewise
+        # m starts at 0: after one step it is 0.1 g, and that divided by 1 - 0.9 is g.
+        # After t steps the weights of all g in it add up to 1 - 0.9^t. v likewise
         m_raised = m / (1 - 0.9**t)
         v_raised = v / (1 - 0.999**t)
         # w <- w - rate m / (sqrt(v) + 1e-8): if g stays the same, m / sqrt(v) is 1 or
@@ -336,8 +339,10 @@ def show_outputs(lesson: Lesson) -> None:
 
     rows = {"score z": z, "e^z": z.exp(), "probability": p}
     lesson.table("", ["first", "second", "third"], rows)
-    told = f"The loss is -log {p[1]:.3f} = {cross_entropy:.3f}. If only the first two "
-    lesson.say(f"{told}were possible, the first would have Sigmoid(1 - 2) = {yes:.2f}.")
+    told = f"The loss is -log {p[1]:.3f} = {cross_entropy:.3f}. Between the first two "
+    lesson.say(f"{told}alone: Sigmoid(1 - 2) = Sigmoid(-1) = {yes:.2f}.")
+    told = "As plain numbers, if 1.5, 2 and 0 were right, their mean squared error is "
+    lesson.say(f"{told}{squared:.2f}.")
     ours = [p, cross_entropy, yes, squared]
     # PyTorch's cross-entropy takes the scores: softmax is inside it
     entropy = F.cross_entropy(z, torch.tensor(1))
@@ -364,8 +369,8 @@ Batch = tuple[Tensor, Tensor]  # inputs x [B, ...] and right classes y, [B] or [
 def shuffled(data: Data, rows: int = 128) -> Iterator[Batch]:
     """Batches without end: of five examples and rows=2, say, 2, 2, 1, then 2, 2, 1 ...
 
-    `x, y = next(batches)` takes one: the function runs on to the next `yield`, hands
-    out what stands there, and waits.
+    After `batches = shuffled(data)`, `x, y = next(batches)` takes one: the function
+    runs on to the next `yield`, hands out what stands there, and waits.
     """
     while True:
         order = torch.randperm(len(data.x))  # a random order: 3 1 4 0 2, say
@@ -398,7 +403,8 @@ def train(
         model.train()  # switches on what only a training needs (dropout, in others)
         x, y = next(batches)
         # 1. forward pass. cross_entropy wants one row of scores for each answer, so
-        # flatten(0, -2) joins all axes but the last: [2, 3, 5] becomes [6, 5]
+        # flatten(0, -2) joins all axes but the last: [2, 3, 5] becomes [6, 5], and a
+        # [6, 5] stays as it is
         logits = model(x).flatten(0, -2)
         loss = F.cross_entropy(logits, y.flatten())  # 2. loss
         optimizer.zero_grad()
@@ -655,7 +661,7 @@ def show_digits(lesson: Lesson) -> tuple[nn.Sequential, nn.Sequential]:
     """3.2 A CNN is made for images: which digit did somebody write?
 
     A linear model, an MLP, and a CNN with about as many parameters as the MLP learn, in
-    800 steps, from MNIST's 60,000 digits. The test: 10,000 digits by other people.
+    750 steps, from MNIST's 60,000 digits. The test: 10,000 digits by other people.
     """
     lesson.begin(show_digits, full=True)
     data = load_mnist(lesson.device, lesson.quick)
@@ -664,15 +670,15 @@ def show_digits(lesson: Lesson) -> tuple[nn.Sequential, nn.Sequential]:
     losses, right, seconds = {}, {}, {}
     for name, model in {"linear": build_mlp(784, 10), "MLP": mlp, "CNN": cnn}.items():
         batches = shuffled(data)
-        every, seconds[name] = train(lesson, model, batches, steps=800, rate=0.006)
-        losses[name] = [part.mean().item() for part in torch.tensor(every).split(20)]
+        every, seconds[name] = train(lesson, model, batches, steps=750, rate=0.006)
+        losses[name] = [part.mean().item() for part in torch.tensor(every).split(25)]
         right[name] = accuracy(model, data.x_test, data.y_test)
         learned = f"{len(data.x):,} digits"
         lesson.keep(f"digits: {name}", model, learned, seconds[name], right[name])
 
     lesson.models["CNN"] = cnn  # a short name, for the prompt
-    title = "The loss in training, mean of 20 batches"
-    lesson.plot(title, losses, "step", "loss", range(0, 800, 20), log=True)
+    title = "The loss in training, mean of 25 batches"
+    lesson.plot(title, losses, "step", "loss", range(0, 750, 25), log=True)
     draw_mistakes(lesson, cnn, data)
     digit, sure = read_digit(cnn, DATA / "pictures" / "seven.png")
     lesson.say(f"In data/pictures/seven.png the CNN sees a {digit}, {sure:.0f} % sure.")
@@ -709,12 +715,12 @@ def shift_right(images: Tensor, pixels: int) -> Tensor:
 def show_shift(lesson: Lesson, cnn: nn.Sequential, mlp: nn.Sequential) -> None:
     """3.3 The same pattern is detected wherever it appears
 
-    In training, digits stand in the middle. Now 5,000 new ones move right. How many are
+    In training, digits stand in the middle. Now 2,000 new ones move right. How many are
     still read?
     """
     lesson.begin(show_shift, full=True)
     data = load_mnist(lesson.device, lesson.quick)
-    x, y = data.x_test[:5_000], data.y_test[:5_000]
+    x, y = data.x_test[:2_000], data.y_test[:2_000]
     right: dict[str, list[float]] = {"CNN": [], "MLP": []}
     for pixels in range(5):
         moved = shift_right(x, pixels)
@@ -725,7 +731,7 @@ def show_shift(lesson: Lesson, cnn: nn.Sequential, mlp: nn.Sequential) -> None:
     filters = cnn.get_submodule("block1.0")  # the 16 filters of block 1
     still = predict(filters, x[:100])  # [100, 16, 24, 24]
     moved = predict(filters, shift_right(x[:100], pixels=1))
-    # column j + 1 of the one is column j of the other; "...": all of the axes before
+    # column j + 1 of moved is column j of still ("...": all of the axes before)
     name = "If a digit moves by a pixel, so do the first filters' maps, unchanged "
     lesson.same(f"{name}(equivariance)", moved[..., 1:], still[..., :-1])
     by_cnn = right["CNN"][2]
@@ -749,7 +755,8 @@ def show_shuffled(lesson: Lesson) -> None:
     order = torch.randperm(28 * 28, device=lesson.device)
 
     def shuffle(images: Tensor) -> Tensor:
-        return images.flatten(1)[:, order].view_as(images)  # flatten(1): [n, 784]
+        pixels = images.flatten(1)  # [n, 784]
+        return pixels[:, order].view_as(images)  # in the new order; [n, 1, 28, 28]
 
     data = data._replace(x_test=data.x_test[:5_000], y_test=data.y_test[:5_000])
     mixed = data._replace(x=shuffle(data.x), x_test=shuffle(data.x_test))
@@ -782,7 +789,7 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     """3.5 The deeper a layer, the more plainly it shows which digit it is
 
     From the output of each layer a linear model tries to tell the digit. It learns from
-    500 of the CNN's digits. An untrained CNN shows what training adds.
+    500 of the digits that trained the CNN. An untrained CNN shows what training adds.
     """
     lesson.begin(show_features, full=True)
     data = load_mnist(lesson.device, lesson.quick)
@@ -803,8 +810,8 @@ def show_features(lesson: Lesson, cnn: nn.Sequential) -> None:
     told = f"From the dense layer a linear model reads {trained[3]:.0f} % of digits "
     told += f"(pixels: {trained[0]:.0f}, untrained: {untrained:.0f})"
     lesson.shows(told, rises and trained[3] > untrained + 5)
-    told = "Random filters help, too. The dense layer was trained so that a linear "
-    lesson.say(f"{told}layer can read it.")
+    told = "Random filters help, too; a random dense layer does not. The trained one "
+    lesson.say(f"{told}learned to suit a linear layer.")
 
 
 class Skip(nn.Sequential):
@@ -818,8 +825,8 @@ class Skip(nn.Sequential):
 def build_deep(depth: int, block: type[nn.Sequential]) -> nn.Sequential:
     """For letters: `depth` hidden layers of 64 neurons; block: nn.Sequential, or Skip.
 
-    They start as He et al. (2015) propose: so that, in plain ones, signals neither grow
-    nor fade from layer to layer.
+    They start as He et al. (2015) propose, with a deviation of sqrt(2 / 64): so that in
+    plain ones signals neither grow nor fade from layer to layer.
     """
     layers: list[nn.Module] = [nn.Linear(16, 64)]
     for _ in range(depth):
@@ -978,7 +985,8 @@ def show_gradients(lesson: Lesson) -> None:
         h, _ = network(x)
         h[-1].sum().backward()  # backward needs a single number: the last outputs' sum
         gradient: Any = x.grad  # [101, 8, 64], for the inputs of every step
-        sizes = gradient.abs().mean((1, 2)).flip(0)  # [101], the last step first
+        sizes = gradient.abs().mean((1, 2))  # their mean size, of each step: [101]
+        sizes = sizes.flip(0)  # the last step first
         back[name] = (sizes / sizes[0]).tolist()  # so each curve begins at 1
         far[name] = back[name][100]
 
@@ -997,9 +1005,10 @@ class Recurrent(nn.Module):
 
     def __init__(self, cell: Any, symbols: int, hidden: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(symbols, 64)  # 64 learned numbers for each symbol
-        # cell: nn.RNN or nn.LSTM; batch_first: it takes [B, T, 64]
-        self.cell = cell(64, hidden, batch_first=True)
+        # for each symbol as many learned numbers as there are hidden units
+        self.embedding = nn.Embedding(symbols, hidden)
+        # cell: nn.RNN or nn.LSTM; batch_first: it takes [B, T, hidden]
+        self.cell = cell(hidden, hidden, batch_first=True)
         self.output = nn.Linear(hidden, symbols)
 
     def forward(self, ids: Tensor) -> Any:
@@ -1026,12 +1035,12 @@ def recall_batches(lesson: Lesson, short_first: bool) -> Iterator[Batch]:
 
 
 def learn_recall(
-    lesson: Lesson, name: str, model: nn.Module, steps: int, short_first: bool
+    lesson: Lesson, name: str, model: nn.Module, short_first: bool
 ) -> float:
     """Train a model to say the first of 100 symbols; % correct, on 1,000 new rows."""
     recall = nn.Sequential(model, LastPlace())
     batches = recall_batches(lesson, short_first)
-    losses, seconds = train(lesson, recall, batches, steps, rate=0.02)
+    losses, seconds = train(lesson, recall, batches, steps=200, rate=0.02)
     symbols = torch.randint(8, (1_000, 100), device=lesson.device)
     right = accuracy(recall, symbols, symbols[:, 0])
     lesson.keep(name, model, f"{40 * len(losses):,} rows", seconds, right)
@@ -1051,15 +1060,16 @@ def show_memory(lesson: Lesson) -> None:
     row = torch.randint(8, (100,), device=lesson.device)
     # how open each unit's forget gate is at each symbol: [100, 64]
     _, untrained, _ = lstm_by_hand(lstm.cell, lstm.embedding(row))
-    by_rnn = learn_recall(lesson, "recall: RNN", rnn, steps=200, short_first=True)
-    by_lstm = learn_recall(lesson, "recall: LSTM", lstm, steps=200, short_first=True)
+    by_rnn = learn_recall(lesson, "recall: RNN", rnn, short_first=True)
+    by_lstm = learn_recall(lesson, "recall: LSTM", lstm, short_first=True)
     _, trained, _ = lstm_by_hand(lstm.cell, lstm.embedding(row))
 
-    # c_100 = f_100 f_99 ... f_2 c_1 + what came in after step 1, in each of 64 units
+    # in each unit c_2 = f_2 c_1 + what came in, c_3 = f_3 f_2 c_1 + ..., so after step
+    # 100 the share f_100 ... f_3 f_2 of c_1 is left: [64]
     left = trained[1:].prod(0)
     gate = {"mean, untrained": untrained.mean(1).tolist()}
     gate["mean, trained"] = trained.mean(1).tolist()
-    gate["best unit"] = trained[:, left.argmax()].tolist()  # the one that keeps most
+    gate["keeps most"] = trained[:, left.argmax()].tolist()  # one of the 64
     title = "The LSTM's 64 forget gates open"
     lesson.plot(title, gate, "place of the symbol", "f_t (1: keep all)")
     told = f"The LSTM recalls {by_lstm:.1f} % of the symbols, the RNN, trained alike, "
@@ -1068,10 +1078,10 @@ def show_memory(lesson: Lesson) -> None:
     before = untrained.mean().item()
     after = trained.mean().item()
     opened = before < 0.6 and after > 0.8 and keep_it >= 5
-    told = f"Its 64 forget gates open, {before:.2f} to {after:.2f} on average; "
-    lesson.shows(f"{told}{keep_it} keep half their memory for 99 steps", opened)
-    told = "(Without gates it can be learned, too: by an RNN with ReLU that starts by "
-    lesson.say(f"{told}handing h_t on unchanged.)")
+    told = f"Its forget gates open, mean {before:.2f} to {after:.2f}: {keep_it} "
+    lesson.shows(f"{told}of 64 keep half for 99 steps, others less", opened)
+    told = "(Without gates it can be learned, too: by an RNN with ReLU whose W_hh "
+    lesson.say(f"{told}starts as the identity.)")
 
 
 # A tokenizer cuts text into pieces of words, of 3,000 kinds, and numbers them: ids.
@@ -1090,7 +1100,8 @@ def draw(p: Tensor, top_k: float = 0, top_p: float = 1.0) -> Tensor:
         p[math.ceil(top_k) :] = 0  # with top_k=2: 0.5 0.3 0 0
     likelier = p.cumsum(0) - p  # what all before it have together: 0 0.5 0.8 0.95
     p[likelier >= top_p] = 0  # with top_p=0.7 (and no top_k): 0.5 0.3 0 0
-    place = torch.multinomial(p, num_samples=1)  # 0 in 5 of 8 cases, 1 in 3 of 8
+    # a place, 0 with probability 0.5 / (0.5 + 0.3), say, and 1 with 0.3 / (0.5 + 0.3)
+    place = torch.multinomial(p, num_samples=1)
     return pieces[place]
 
 
@@ -1111,9 +1122,10 @@ def generate(
 def learn_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> float:
     """Train a model to predict the novel's next piece: how many bits a character?"""
     seen, unseen, letters = load_pieces(lesson.quick)
-    # of 1 2 3 4 5, unfold(0, 3, 1) makes 1 2 3, 2 3 4 and 3 4 5; unfold(0, 3, 2) 1 2 3
-    # and 3 4 5. So here: 17 in a row, [n, 17]. Of each row the first 16 are x, and the
-    # last 16 are y, what follows each; in the tests each piece is predicted once
+    # of 1 2 3 4 5, unfold(0, 3, 1) makes the rows 1 2 3, 2 3 4, 3 4 5; unfold(0, 3, 2)
+    # 1 2 3 and 3 4 5. Here they are 17 long, [n, 17]: the first 16 are x, and the last
+    # 16 y, what follows each. In the tests one row begins where the last one ended, so
+    # that each piece is predicted once
     rows = torch.tensor(seen, device=lesson.device).unfold(0, 17, 1)
     tests = torch.tensor(unseen, device=lesson.device).unfold(0, 17, 16)
     x = tests[:, :-1]
@@ -1137,6 +1149,7 @@ def learn_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> flo
 
     start = load_tokenizer().encode("Elizabeth").ids
     ids = torch.tensor([start], device=lesson.device)
+    # up to 16 pieces, as the GPT has no more places
     ids = generate(model, ids, length=16 - len(start), temperature=0.7)
     written = load_tokenizer().decode(ids[0].tolist())
     lesson.say(f"The {name} writes: {' '.join(written.split())}")
@@ -1156,18 +1169,20 @@ def show_novel(lesson: Lesson) -> None:
     lesson.say(f"In pieces: {'|'.join(letters)}")
 
     lstm = Recurrent(nn.LSTM, load_tokenizer().get_vocab_size(), hidden=80)
-    nn.init.normal_(lstm.embedding.weight, std=0.1)  # as in 5.3's GPT
+    # smaller numbers than PyTorch's at first: a short training changes them sooner
+    nn.init.normal_(lstm.embedding.weight, std=0.1)
     bits = learn_novel(lesson, "LSTM", lstm, rate=0.03)
-    # if "was" came in 40 of 200 places after "Bennet", where k kinds of pieces came, it
-    # gets p = (40 + k q) / (200 + k); q is its p in the table of one piece fewer. (This
-    # is smoothing: the more kinds have come, the likelier is a new one.)
+    # if "was" came in 40 of 200 places after "Bennet", and 90 kinds of pieces did, it
+    # gets p = (40 + 90 q) / (200 + 90), with q its p in the table of one piece fewer:
+    # as if 90 more had come, drawn by that table. (Smoothing: the more kinds have come,
+    # the likelier is a new one.)
     tables = count_tables(lesson.quick)
     columns = ["table, 0 pieces", "1 piece", "2 pieces", "3 pieces", "LSTM"]
     lesson.table("", columns, {"bits a character": [*tables, bits]})
     told = f"The LSTM needs {bits:.2f} bits a character, the table of one piece "
     lesson.shows(f"{told}{tables[1]:.2f} (of two: {tables[2]:.2f})", bits < tables[1])
-    told = "A third piece does not help the tables: most threes came never before, or "
-    lesson.say(f"{told}too rarely.")
+    told = "So it is about as good as counting. A third piece helps no table: most "
+    lesson.say(f"{told}threes are too rare.")
 
 
 def demo_lstm(lesson: Lesson | None = None) -> Lesson:
@@ -1187,7 +1202,8 @@ def demo_lstm(lesson: Lesson | None = None) -> Lesson:
 def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
     """softmax(q k^T / sqrt(d_k)) v (Vaswani et al. 2017): weighted means of values v.
 
-    q [..., T, d_k]; k, v [..., S, d_k] -> [..., T, d_k]. causal: none looks ahead.
+    q [..., T, d_k]; k, v [..., S, d_k], S places -> [..., T, d_k]. causal: none looks
+    ahead.
     """
     # without the root, scores of long vectors would be large: softmax would pick one
     scores = q @ k.transpose(-2, -1) / math.sqrt(k.shape[-1])  # [..., T, S]
@@ -1214,7 +1230,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Any:
         # (Norm comes first, as in GPT-2; in BERT and in 2017's Transformer after Add.)
         q, k, v = self.qkv(self.norm1(x)).chunk(3, dim=-1)  # three parts: [B, T, 64]
-        # each head attends for itself, with its own 16 of the 64 numbers of q, k and v
+        # each head attends for itself: of a width of 64, say, each of four heads has 16
+        # numbers of q, k and v, as if from a W_Q, W_K and W_V of its own
         n = x.shape[-1] // self.heads
         heads = []
         for start in range(0, x.shape[-1], n):
@@ -1243,7 +1260,7 @@ class GPT(nn.Module):
         self.blocks = nn.Sequential(*[Block(width, heads) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, symbols, bias=False)
-        nn.init.normal_(self.token.weight, std=0.1)
+        nn.init.normal_(self.token.weight, std=0.1)  # small, as in 4.4
         nn.init.normal_(self.position.weight, std=0.1)
 
     def forward(self, ids: Tensor) -> Any:
@@ -1257,7 +1274,8 @@ class GPT(nn.Module):
         gpt = cls(c.vocab_size, c.n_positions, c.n_embd, c.n_head, c.n_layer)
         # a state dict has all weights by name; gpt2_weights (section 7) hands out the
         # library's, in the same order: token, position, block by block, norm, output
-        weights = zip(gpt.state_dict(), gpt2_weights(library), strict=True)
+        names = gpt.state_dict().keys()
+        weights = zip(names, gpt2_weights(library), strict=True)
         gpt.load_state_dict(dict(weights))
         return gpt.to(library.device).eval().requires_grad_(False)
 
@@ -1297,8 +1315,8 @@ def show_recall(lesson: Lesson) -> None:
     lesson.begin(show_recall, full=True)
     gpt = GPT(symbols=8, positions=100, width=32, heads=1, depth=1)
     lstm = Recurrent(nn.LSTM, symbols=8, hidden=64)
-    by_gpt = learn_recall(lesson, "at once: GPT", gpt, steps=200, short_first=False)
-    by_lstm = learn_recall(lesson, "at once: LSTM", lstm, steps=200, short_first=False)
+    by_gpt = learn_recall(lesson, "recall at once: GPT", gpt, short_first=False)
+    by_lstm = learn_recall(lesson, "recall at once: LSTM", lstm, short_first=False)
     told = f"The GPT recalls {by_gpt:.1f} %; the LSTM still guesses, {by_lstm:.1f} %"
     lesson.shows(told, by_gpt >= 99 and by_lstm < 30)
 
@@ -1437,16 +1455,16 @@ def show_cost(lesson: Lesson) -> None:
 
     rows = {"attention, multiplications": counted}
     # an LSTM's step: four gates with 64 x 64 weights for x_t, and as many for h
-    rows["LSTM, by formula"] = [n * 4 * 2 * 64 * 64 for n in lengths]
+    rows["LSTM, n x 8 d^2"] = [n * 4 * 2 * 64 * 64 for n in lengths]
     rows |= {"attention, steps in turn": [1] * 5, "LSTM, steps in turn": lengths}
     lesson.table("length n", lengths, rows)
     # q k^T has n x n scores of d = 64 products each, and weights times v as many
     by_formula = [2 * n * n * 64 for n in lengths]
     name = "Attention multiplies 2 n^2 d times: twice the length, four times the work"
     lesson.same(name, counted, by_formula)
-    # (the rest of its block adds 12 n d^2: for W_Q, W_K, W_V, W_O n d^2 each, for the
-    # two layers of the MLP 4 n d^2 each)
-    lesson.say("When it writes, a GPT goes step by step, too: piece after piece.")
+    # 12 n d^2: n d^2 each for W_Q, W_K, W_V, W_O, 4 n d^2 each for the MLP's two layers
+    told = "Not counted is the rest of its block, 12 n d^2. When it writes, a GPT goes "
+    lesson.say(f"{told}step by step, too.")
 
 
 def demo_gpt2(lesson: Lesson | None = None) -> Lesson:
@@ -1503,8 +1521,8 @@ def show_sight(lesson: Lesson) -> None:
     past_only = moved["GPT-2"] < 1e-4 and moved["BERT"] > 0.1
     lesson.shows(f"{told}{bert}'s by up to {moved['BERT']:.1f}", past_only)
     # so Clark et al. 2019
-    told = "Where a head of BERT finds nothing, it must still look somewhere: often at "
-    lesson.say(f"{told}[CLS] or [SEP].")
+    told = "A head of BERT that finds nothing often looks at [CLS] or [SEP], which "
+    lesson.say(f"{told}stand around each text.")
 
 
 def show_positions(lesson: Lesson) -> None:
@@ -1521,11 +1539,12 @@ def show_positions(lesson: Lesson) -> None:
     #  first [CLS] the dog bit the man [SEP]
     # second [CLS] the man bit the dog [SEP]: dog and man have changed places
     order = [0, 1, 5, 3, 4, 2, 6]
+    other = one[:, order]
     change = []
     for positions in (torch.zeros_like(one), None):  # None: 0, 1, 2 ...
         first = model.bert(one, position_ids=positions).last_hidden_state  # [1, 7, d]
-        second = model.bert(one[:, order], position_ids=positions).last_hidden_state
-        same_words = first[:, order]  # the first's vectors, in the second's order
+        second = model.bert(other, position_ids=positions).last_hidden_state
+        same_words = first[:, order]  # in the second's order, dog beside dog
         change.append((same_words - second).abs().max().item())
     told = f"Without positions they differ by at most {change[0]:.0e}, with them by up "
     lesson.shows(f"{told}to {change[1]:.1f}", change[0] < 1e-4 and change[1] > 0.1)
@@ -1534,7 +1553,7 @@ def show_positions(lesson: Lesson) -> None:
 def fill_mask(text: str) -> dict[str, float]:
     """BERT's five likeliest words for the [MASK] in a text, and their probability in %.
 
-    ValueError: not one [MASK], or a text as in `encode`.
+    ValueError: not one [MASK], or a text that `encode` (section 7) refuses.
     """
     tokenizer, model = load_pretrained("BERT")
     ids = encode(text, tokenizer, model.config.max_position_embeddings).to(model.device)
@@ -1569,8 +1588,9 @@ def count_found(bert: tuple[Any, Any], texts: list[str], hidden: list[str]) -> i
     """For how many texts BERT's first guess for their [MASK] is the hidden word."""
     tokenizer, model = bert
     ids, states, _ = features(bert, texts)
-    at_masks = states[ids == tokenizer.mask_token_id]  # one a text: [n, d]
-    logits = model.cls.predictions(at_masks)  # the output layer: [n, symbols]
+    # where ids are [MASK], the d numbers there; one place in each text: [n, d]
+    at_masks = states[ids == tokenizer.mask_token_id]
+    logits = model.cls.predictions(at_masks)  # fill_mask's, at these only: [n, symbols]
     words = tokenizer.convert_ids_to_tokens(logits.argmax(-1).tolist())
     return sum(word == right for word, right in zip(words, hidden, strict=True))
 
@@ -1583,7 +1603,7 @@ def show_masks(lesson: Lesson) -> None:
     """
     lesson.begin(show_masks)
     bert = lesson.load("BERT")
-    for sentence in sentences("masks")[2:]:  # of data/sentences.json
+    for sentence in sentences("masks")[2:]:  # two of those in data/sentences.json
         likely = fill_mask(sentence)
         guesses = [f"{word} {likely[word]:.0f} %" for word in likely]
         lesson.say(f"{sentence} -> {', '.join(guesses[:3])}")
@@ -1601,14 +1621,14 @@ def show_masks(lesson: Lesson) -> None:
     told = f"Of {len(hidden)} words it finds {found[0]} from four before, {found[1]} "
     told += f"from four after, {found[2]} from two and two"
     lesson.shows(told, found[2] > max(found[:2]))
-    told = "Of four on one side two are farther away, and [MASK] seems the sentence's "
-    lesson.say(f"{told}last or first word.")
+    told = "Not quite fair: of four on one side two are farther, and [MASK] seems the "
+    lesson.say(f"{told}first or last word.")
 
 
 def nearest(text: str, texts: Iterable[str]) -> str:
     """Of some texts the nearest in meaning, by the cosine of BERT's mean vectors.
 
-    ValueError: no texts, or one of them as in `encode`.
+    ValueError: no texts, or one of them refused by `encode`.
     """
     bert = load_pretrained("BERT")
     texts = [] if isinstance(texts, str) else list(texts)
@@ -1645,8 +1665,8 @@ def show_senses(lesson: Lesson) -> None:
     told = f"{lesson.called('BERT')} tells the senses of {right} of {len(senses)} words"
     lesson.shows(f"{told} apart", right >= 8)
     if lesson.source == "embedded":  # measured by tests/controls.py
-        told = "(Untrained: 4 or 5. The words around it alone, compared without BERT's "
-        lesson.say(f"{told}layers, tell 7 apart.)")
+        told = "(Untrained: 4 or 5, as by guessing. Comparing only the words around "
+        lesson.say(f"{told}it, without a network: 7.)")
     query = "The engine refuses to run."
     found = nearest(query, sentences("search"))
     lesson.say(f"Of ten sentences the nearest to '{query}': {found}")
@@ -1655,7 +1675,7 @@ def show_senses(lesson: Lesson) -> None:
 def judge(text: str) -> tuple[str, float]:
     """DistilBERT, fine-tuned to judge reviews: POSITIVE or NEGATIVE, how sure, in %.
 
-    ValueError: a text as in `encode`.
+    ValueError: a text that `encode` refuses.
     """
     tokenizer, model = load_pretrained("DistilBERT")
     ids = encode(text, tokenizer, model.config.max_position_embeddings).to(model.device)
@@ -1672,9 +1692,9 @@ def shuffle_words(sentence: str) -> str:
 def show_opinions(lesson: Lesson) -> None:
     """5.12 Classification: a fine-tuned BERT says whether an opinion is good or bad
 
-    DistilBERT has learned to judge parts of film reviews (the small one other texts,
-    too); at its end an MLP decides. It judges forty opinions about other things, also
-    with their words shuffled.
+    DistilBERT has learned to judge parts of film reviews (the small one also other
+    texts); at its end an MLP decides. Here it judges forty opinions on other things, as
+    they are and with their words shuffled.
     """
     lesson.begin(show_opinions)
     _, model = lesson.load("DistilBERT")
@@ -1729,7 +1749,7 @@ def show_table(lesson: Lesson) -> None:
     rows = {
         "MLP": ["tables, vectors", "all inputs alike, any order will do (3.4)"],
         "CNN": ["images, grids", "the same filter finds a pattern anywhere (3.3)"],
-        "RNN, LSTM": ["text, time, speech", "keeps a state, at a cost of n (4.3, 5.7)"],
+        "RNN, LSTM": ["text, time, speech", "keeps a state, step by step (4.3, 5.7)"],
         "GPT": ["writing text", "sees all that came before, at once (5.2, 5.5)"],
         "BERT": ["judging text", "sees both sides of a word (5.8, 5.10)"],
     }
@@ -1874,16 +1894,20 @@ def count_tables(quick: bool = False) -> list[float]:
     p = [1 / load_tokenizer().get_vocab_size()] * len(unseen)  # of what came, at first
     bits = []
     for n in range(4):
-        # came[pieces before][piece]: how often it followed them
-        came: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
-        for place in range(n, len(seen)):
-            came[tuple(seen[place - n : place])][seen[place]] += 1
+        # every n + 1 pieces in a row, and how often they came. (For n = 1 it zips all
+        # pieces with all from the second on.)
+        runs = Counter(zip(*[seen[k:] for k in range(n + 1)], strict=False))
+        total: Counter[tuple[int, ...]] = Counter()  # of the first n of them
+        kinds: Counter[tuple[int, ...]] = Counter()  # and how many pieces followed
+        for run, times in runs.items():
+            total[run[:-1]] += times
+            kinds[run[:-1]] += 1
         for place in range(3, len(unseen)):
-            after = came[tuple(unseen[place - n : place])]
-            if kinds := len(after):  # how many different pieces have come
+            run = tuple(unseen[place - n : place + 1])
+            k = kinds[run[:-1]]
+            if k:
                 # p_n = (count + kinds x p_(n-1)) / (total + kinds)
-                p[place] = after[unseen[place]] + kinds * p[place]
-                p[place] /= after.total() + kinds
+                p[place] = (runs[run] + k * p[place]) / (total[run[:-1]] + k)
         bits.append(mean(-math.log2(value) for value in p[3:]) / letters)
     return bits
 
@@ -2138,8 +2162,7 @@ class Lesson:
         pen = ImageDraw.Draw(image)
         for value in named_y:
             pen.line((LEFT, to_y(value), RIGHT, to_y(value)), "#DDDDDD", 2)
-            power = "10^" if log else ""
-            put(pen, LEFT - 16, to_y(value), f"{power}{value:,g}", "rm")
+            put(pen, LEFT - 16, to_y(value), f"{10**value if log else value:,g}", "rm")
         for value in x if len(x) <= 8 else named_x:
             pen.line((to_x(value), TOP, to_x(value), BOTTOM), "#DDDDDD", 2)
             put(pen, to_x(value), BOTTOM + 16, f"{value:,g}", "mt")
@@ -2284,7 +2307,7 @@ def axis(values: Sequence[float], start: float, end: float, least: float = 0) ->
 
     ninth = (high - low) / 9
     power = 10.0 ** math.floor(math.log10(ninth))
-    apart = max(least, next(n * power for n in (1, 2, 5, 10) if n * power >= ninth))
+    apart = max(least, min(n * power for n in (1, 2, 5, 10) if n * power >= ninth))
     named = range(math.ceil(low / apart), math.floor(high / apart) + 1)
     return pixel, [n * apart for n in named]
 

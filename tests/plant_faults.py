@@ -133,7 +133,7 @@ FAULTS = {
         "return text[: len(text) * 9 // 10],",
         "return text,",
     ),
-    "tables count kinds once": (3, "+ kinds * p[place]", "+ p[place]"),
+    "tables count kinds once": (3, "runs[run] + k * p[place]", "runs[run] + p[place]"),
     "nats for bits": (3, "1 / (math.log(2) * let", "1 / (1.0 * let"),
     "asked for the piece it sees": (
         6,
