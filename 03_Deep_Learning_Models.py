@@ -546,7 +546,6 @@ def overfit(lesson: Lesson, few: Data) -> None:
     last = losses["new letters"][-1]
     told = f"Trained slowly, its loss on these falls to {known:.3f}, on new ones to "
     lesson.shows(f"{told}{least:.2f}, then rises to {last:.2f}", last > 1.5 * least)
-    # measured by tests/controls.py
     lesson.say("(It still reads as many new letters, but is too sure where it errs.)")
 
 
@@ -716,7 +715,7 @@ def show_shift(lesson: Lesson, cnn: nn.Sequential, mlp: nn.Sequential) -> None:
     """3.3 The same pattern is detected wherever it appears
 
     In training, digits stand in the middle. Now 2,000 new ones move right. How many are
-    still read?
+    still read? (In both models, dense layers are tied to places, so both will suffer.)
     """
     lesson.begin(show_shift, full=True)
     data = load_mnist(lesson.device, lesson.quick)
@@ -739,8 +738,6 @@ def show_shift(lesson: Lesson, cnn: nn.Sequential, mlp: nn.Sequential) -> None:
     told = f"Moved by two pixels, the CNN reads {by_cnn:.1f} %, the MLP, trained for "
     told += f"as many steps, {by_mlp:.1f} %"
     lesson.shows(told, by_cnn > by_mlp + 8)
-    told = f"By four it reads {right['CNN'][4]:.0f} %: its dense layers are tied to "
-    lesson.say(f"{told}places, and in training no digit stood there.")
 
 
 def show_shuffled(lesson: Lesson) -> None:
@@ -856,7 +853,6 @@ def show_depth(lesson: Lesson) -> None:
     lost = right["2 layers"] - right["20 layers"]
     won = right["20 with skips"] - right["20 layers"]
     lesson.shows(f"Of new letters {told}", lost >= 5 and won >= 8)
-    # measured by tests/controls.py
     lesson.say("(In ten times the steps the three come to 95 %, 88 % and 97 %.)")
 
 
@@ -1080,8 +1076,7 @@ def show_memory(lesson: Lesson) -> None:
     opened = before < 0.6 and after > 0.8 and keep_it >= 5
     told = f"Its forget gates open, mean {before:.2f} to {after:.2f}: {keep_it} "
     lesson.shows(f"{told}of 64 keep half for 99 steps, others less", opened)
-    told = "(Without gates it can be learned, too: by an RNN with ReLU whose W_hh "
-    lesson.say(f"{told}starts as the identity.)")
+    lesson.say("(An RNN with ReLU learns it, too, if W_hh starts as the identity.)")
 
 
 # A tokenizer cuts text into pieces of words, of 3,000 kinds, and numbers them: ids.
@@ -1181,8 +1176,7 @@ def show_novel(lesson: Lesson) -> None:
     lesson.table("", columns, {"bits a character": [*tables, bits]})
     told = f"The LSTM needs {bits:.2f} bits a character, the table of one piece "
     lesson.shows(f"{told}{tables[1]:.2f} (of two: {tables[2]:.2f})", bits < tables[1])
-    told = "So it is about as good as counting. A third piece helps no table: most "
-    lesson.say(f"{told}threes are too rare.")
+    lesson.say("So it is as good as counting. (Most threes are too rare to help.)")
 
 
 def demo_lstm(lesson: Lesson | None = None) -> Lesson:
@@ -1346,8 +1340,7 @@ def show_gpt(lesson: Lesson) -> None:
     lesson.plot(title, curves, "step of training", up, range(100, 401, 25))
     lesson.shows(told, bits < best)
     # with Kneser and Ney's smoothing (1995): tests/controls.py
-    told = "(A better way of counting reaches 1.61: a single novel is little for a "
-    lesson.say(f"{told}GPT.)")
+    lesson.say("(Better counting reaches 1.61: a single novel is little for a GPT.)")
 
 
 def show_gpt2(lesson: Lesson) -> GPT:
@@ -1929,10 +1922,11 @@ def prepare_digit(picture: Image.Image) -> Tensor:
     light = 1 - light[3] * (1 - light[:3])  # white where the picture is transparent
     if light[:, 15:-15, 15:-15].median() < 0.4 * light.max():  # a blackboard
         light = 1 - light
-    # the paper: at each place the lightest within 15 pixels, then the darkest of those
+    # the paper: at each place the lightest within 15 pixels, for strokes are narrower,
+    # then the darkest of those (the least of x is -max(-x))
     paper = -F.max_pool2d(-F.max_pool2d(light, 31, 1, 15), 31, 1, 15)
     ink = ((paper - light) / paper.clamp(min=0.2)).amax(0, keepdim=True)  # [1, h, w]
-    # ink counts most in the middle; there the digit starts, and grows over ink only
+    # ink counts most in the middle: there the digit begins, then it grows over ink only
     window = torch.outer(torch.hann_window(h + 1)[1:], torch.hann_window(w + 1)[1:])
     near = (ink > ink.max().clamp(min=0.3) / 2) * window
     part = (near == near.max()).float()
@@ -2170,7 +2164,8 @@ class Lesson:
         put(pen, 40, TOP - 50, up, "lm")
         put(pen, WIDTH / 2, 50, title, "mm", size=48)
 
-        free = 0.0  # names must not overlap: the next one stands at least here
+        # from the highest end down: each name at its curve's end or, lower, at `free`
+        free = 0.0
         drawn = [name for name in lines if lines[name]]
         for name in sorted(drawn, key=lambda name: -lines[name][-1][1]):
             others = [COLOURS[known] for known in COLOURS if known not in lines]
@@ -2214,6 +2209,7 @@ class Lesson:
             top = n // columns * row + 50 + side
             image.paste(ImageOps.expand(blue, 1, "#999999"), (left, top))
             put(pen, left + width / 2, top + height + 8, captions[n], "ma", size=18)
+            # its words: left of their rows and, turned, above their columns
             for place, word in enumerate(words[n] if words else []):
                 middle = round((place + 0.5) * width / len(words[n]))
                 put(pen, left - 6, top + middle, word, "rm", size=16)
