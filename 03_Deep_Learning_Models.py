@@ -57,7 +57,7 @@ from typing import Any, NamedTuple
 
 if sys.version_info < (3, 10):  # noqa: UP036
     sys.exit("This script needs Python 3.10 or newer.")
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # technical: for speed
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # technical: spares other programs
 # this file's folder (a notebook has no __file__: its own)
 HERE = Path(globals().get("__file__", "notebook")).resolve().parent
 try:
@@ -89,7 +89,8 @@ DATA = HERE / "data"
 #   x.sum()   x.sum(0)   x.mean()     of all numbers; of each column, [3]; the mean.
 #                                     (Axis 0 goes down the rows, 1 across, -1 the last)
 #   x.T                               transposed, rows become columns: [3, 2]
-#   x @ w                             matrix product: [2, 3] @ [3, 4] gives [2, 4]
+#   x @ w                             matrix product: [2, 3] @ [3, 4] gives [2, 4] (with
+#                                     more axes in front: so for each of them)
 #   torch.cat([x, x])   .stack(...)   one below the other, [4, 3]; a new axis, [2, 2, 3]
 #   x.view(3, 2)   x.flatten()        the same six numbers in another shape: [3, 2]; [6]
 #   x[None]   x[:, None]              a new axis of one: [1, 2, 3]; [2, 1, 3]
@@ -315,8 +316,7 @@ def show_optimizers(lesson: Lesson) -> None:
     told += f"axes, to ({adam[0]:.3f}, {adam[1]:.3f})"
     alike = abs(adam[0] - adam[1]) < 0.01
     lesson.shows(told, alike and sgd[0] < 0.05 and sgd[1] > 0.9)
-    # (SGD's loss is even the lower one: w_2 counts little in it. But SGD has not begun
-    # to learn w_2)
+    lesson.say("SGD's loss is the lower one: w_2 counts little, and is hardly learned.")
 
 
 def show_outputs(lesson: Lesson) -> None:
@@ -389,7 +389,7 @@ def train(
     """The one training loop, as in 1.3: the loss of every step, the seconds it took.
 
     The model gives logits [B, C], C scores for each example, or [B, T, C] if it answers
-    at each of T places. look, a function or None, is called every 25 steps.
+    at each of T places (section 4). look, a function or None, is called every 50 steps.
     """
     steps = 10 if lesson.quick else steps
     # Adam, with a rate that rises and falls, and no gradient longer than 1 (section 7)
@@ -398,7 +398,7 @@ def train(
     losses = []
 
     for step in tqdm(range(steps), lesson.row, leave=False, disable=None):  # a bar
-        if look and step % 25 == 0:
+        if look and step % 50 == 0:
             look()
         model.train()  # switches on what only a training needs (dropout, in others)
         x, y = next(batches)
@@ -538,9 +538,9 @@ def overfit(lesson: Lesson, few: Data) -> None:
         losses["letters learned"].append(mean_loss(mlp, few.x, few.y))
         losses["new letters"].append(mean_loss(mlp, few.x_test, few.y_test))
 
-    train(lesson, mlp, shuffled(few), steps=350, rate=0.003, look=look)
+    train(lesson, mlp, shuffled(few), steps=350, rate=0.0015, look=look)
     title = f"An MLP learns {len(few.x)} letters by heart"
-    lesson.plot(title, losses, "step", "loss", range(0, 350, 25))
+    lesson.plot(title, losses, "step", "loss", range(0, 350, 50))
     known = losses["letters learned"][-1]
     least = min(losses["new letters"])
     last = losses["new letters"][-1]
@@ -744,11 +744,11 @@ def show_shuffled(lesson: Lesson) -> None:
     """3.4 An MLP has no notion of space; a CNN relies on pixels being neighbours
 
     All pixels change places, in the same way in every digit. Both models learn from
-    12,000 digits as they are, and from the same ones shuffled, in 60 steps.
+    7,680 digits as they are, and from the same ones shuffled, in 60 steps.
     """
     lesson.begin(show_shuffled, full=True)
     data = load_mnist(lesson.device, lesson.quick)
-    data = data._replace(x=data.x[:12_000], y=data.y[:12_000])
+    data = data._replace(x=data.x[:7_680], y=data.y[:7_680])
     order = torch.randperm(28 * 28, device=lesson.device)
 
     def shuffle(images: Tensor) -> Tensor:
@@ -822,8 +822,9 @@ class Skip(nn.Sequential):
 def build_deep(depth: int, block: type[nn.Sequential]) -> nn.Sequential:
     """For letters: `depth` hidden layers of 64 neurons; block: nn.Sequential, or Skip.
 
-    They start as He et al. (2015) propose, with a deviation of sqrt(2 / 64): so that in
-    plain ones signals neither grow nor fade from layer to layer.
+    They start as He et al. (2015) propose, with a deviation of sqrt(2 / 64), as 64
+    inputs add up and ReLU drops half: so that in plain ones signals neither grow nor
+    fade from layer to layer.
     """
     layers: list[nn.Module] = [nn.Linear(16, 64)]
     for _ in range(depth):
@@ -1022,21 +1023,21 @@ class LastPlace(nn.Module):
 def recall_batches(lesson: Lesson, short_first: bool) -> Iterator[Batch]:
     """Random symbols of 8 kinds, [40, T], and the first of each row, [40]: the target.
 
-    T is 100; or, short_first, 2 in the first 25 batches, then 22, then 42 ... 100.
+    T is 100; or, short_first, 2 in the first 20 batches, then 9, then 16 ... 100.
     """
     for step in count():  # 0, 1, 2 ...
-        length = min(100, 2 + 20 * (step // 25)) if short_first else 100
+        length = min(100, 2 + 7 * (step // 20)) if short_first else 100
         symbols = torch.randint(8, (40, length), device=lesson.device)
         yield symbols, symbols[:, 0]
 
 
 def learn_recall(
-    lesson: Lesson, name: str, model: nn.Module, short_first: bool
+    lesson: Lesson, name: str, model: nn.Module, steps: int, short_first: bool
 ) -> float:
     """Train a model to say the first of 100 symbols; % correct, on 1,000 new rows."""
     recall = nn.Sequential(model, LastPlace())
     batches = recall_batches(lesson, short_first)
-    losses, seconds = train(lesson, recall, batches, steps=200, rate=0.02)
+    losses, seconds = train(lesson, recall, batches, steps, rate=0.02)
     symbols = torch.randint(8, (1_000, 100), device=lesson.device)
     right = accuracy(recall, symbols, symbols[:, 0])
     lesson.keep(name, model, f"{40 * len(losses):,} rows", seconds, right)
@@ -1047,7 +1048,8 @@ def show_memory(lesson: Lesson) -> None:
     """4.3 An LSTM learns to remember, through its gates
 
     Which was the first of 100 random symbols of 8 kinds? Guessing gets 12.5 %. An RNN
-    and an LSTM begin with 2, then 22, 42 ... 100: else no gradient (4.2) gets so far.
+    and an LSTM begin with 2, then 9, 16 ... 100: as PyTorch starts them, no gradient
+    (4.2) would get so far.
     """
     lesson.begin(show_memory, full=True)
     rnn = Recurrent(nn.RNN, symbols=8, hidden=64)
@@ -1056,17 +1058,18 @@ def show_memory(lesson: Lesson) -> None:
     row = torch.randint(8, (100,), device=lesson.device)
     # how open each unit's forget gate is at each symbol: [100, 64]
     _, untrained, _ = lstm_by_hand(lstm.cell, lstm.embedding(row))
-    by_rnn = learn_recall(lesson, "recall: RNN", rnn, short_first=True)
-    by_lstm = learn_recall(lesson, "recall: LSTM", lstm, short_first=True)
+    by_rnn = learn_recall(lesson, "recall: RNN", rnn, steps=340, short_first=True)
+    by_lstm = learn_recall(lesson, "recall: LSTM", lstm, steps=340, short_first=True)
     _, trained, _ = lstm_by_hand(lstm.cell, lstm.embedding(row))
 
     # in each unit c_2 = f_2 c_1 + what came in, c_3 = f_3 f_2 c_1 + ..., so after step
-    # 100 the share f_100 ... f_3 f_2 of c_1 is left: [64]
+    # 100 the share f_100 ... f_3 f_2 of c_1 is left ([1:]: from f_2 on): [64]
     left = trained[1:].prod(0)
     gate = {"mean, untrained": untrained.mean(1).tolist()}
     gate["mean, trained"] = trained.mean(1).tolist()
-    gate["keeps most"] = trained[:, left.argmax()].tolist()  # one of the 64
-    title = "The LSTM's 64 forget gates open"
+    gate["most open"] = trained[:, left.argmax()].tolist()  # of the 64
+    gate["least open"] = trained[:, left.argmin()].tolist()
+    title = "The LSTM's 64 forget gates"
     lesson.plot(title, gate, "place of the symbol", "f_t (1: keep all)")
     told = f"The LSTM recalls {by_lstm:.1f} % of the symbols, the RNN, trained alike, "
     lesson.shows(f"{told}{by_rnn:.1f} %", by_lstm >= 99 and by_rnn < 30)
@@ -1075,8 +1078,9 @@ def show_memory(lesson: Lesson) -> None:
     after = trained.mean().item()
     opened = before < 0.6 and after > 0.8 and keep_it >= 5
     told = f"Its forget gates open, mean {before:.2f} to {after:.2f}: {keep_it} "
-    lesson.shows(f"{told}of 64 keep half for 99 steps, others less", opened)
-    lesson.say("(An RNN with ReLU learns it, too, if W_hh starts as the identity.)")
+    lesson.shows(f"{told}of 64 keep over half for 99 steps", opened)
+    told = "(At a rate of 0.005 the LSTM guesses. An RNN with ReLU, from the identity, "
+    lesson.say(f"{told}at 0.003, gets 100 %.)")
 
 
 # A tokenizer cuts text into pieces of words, of 3,000 kinds, and numbers them: ids.
@@ -1119,8 +1123,8 @@ def learn_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> flo
     seen, unseen, letters = load_pieces(lesson.quick)
     # of 1 2 3 4 5, unfold(0, 3, 1) makes the rows 1 2 3, 2 3 4, 3 4 5; unfold(0, 3, 2)
     # 1 2 3 and 3 4 5. Here they are 17 long, [n, 17]: the first 16 are x, and the last
-    # 16 y, what follows each. In the tests one row begins where the last one ended, so
-    # that each piece is predicted once
+    # 16 y, what follows each. In the tests they are pieces 0 to 16, 16 to 32 ...: 16 is
+    # a target, then an input, so that each piece is predicted once
     rows = torch.tensor(seen, device=lesson.device).unfold(0, 17, 1)
     tests = torch.tensor(unseen, device=lesson.device).unfold(0, 17, 16)
     x = tests[:, :-1]
@@ -1132,13 +1136,13 @@ def learn_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> flo
     curve: list[float] = []  # during the training
 
     def look() -> None:
-        curve.append(scale * mean_loss(model, x[::4], y[::4]))  # on every fourth row
+        curve.append(scale * mean_loss(model, x, y))
 
     batches = shuffled(Data(rows[:, :-1], rows[:, 1:], x, y), rows=64)
-    losses, seconds = train(lesson, model, batches, steps=400, rate=rate, look=look)
-    look()
-    bits = scale * mean_loss(model, x, y)
-    learned = f"{64 * len(losses):,} x 16 pieces"
+    _, seconds = train(lesson, model, batches, steps=400, rate=rate, look=look)
+    look()  # at the end, too
+    bits = curve[-1]
+    learned = f"{len(seen):,} pieces"
     lesson.keep(f"novel: {name}", model, learned, seconds, "", bits)
     lesson.scores[f"novel: {name}"]["curve"] = curve  # for 5.3
 
@@ -1167,16 +1171,16 @@ def show_novel(lesson: Lesson) -> None:
     # smaller numbers than PyTorch's at first: a short training changes them sooner
     nn.init.normal_(lstm.embedding.weight, std=0.1)
     bits = learn_novel(lesson, "LSTM", lstm, rate=0.03)
-    # if "was" came in 40 of 200 places after "Bennet", and 90 kinds of pieces did, it
-    # gets p = (40 + 90 q) / (200 + 90), with q its p in the table of one piece fewer:
-    # as if 90 more had come, drawn by that table. (Smoothing: the more kinds have come,
-    # the likelier is a new one.)
+    # if "was" came in 40 of 200 places after "Bennet", and 90 kinds of pieces did, then
+    # 90 times it was a new one: that is the weight of the table of one piece fewer, in
+    # which "was" has p = q. It gets (40 + 90 q) / (200 + 90). (This is smoothing)
     tables = count_tables(lesson.quick)
     columns = ["table, 0 pieces", "1 piece", "2 pieces", "3 pieces", "LSTM"]
     lesson.table("", columns, {"bits a character": [*tables, bits]})
     told = f"The LSTM needs {bits:.2f} bits a character, the table of one piece "
     lesson.shows(f"{told}{tables[1]:.2f} (of two: {tables[2]:.2f})", bits < tables[1])
-    lesson.say("So it is as good as counting. (Most threes are too rare to help.)")
+    told = "So it is about as good as these tables. Of threes most are new, the others "
+    lesson.say(f"{told}too rare to be trusted.")
 
 
 def demo_lstm(lesson: Lesson | None = None) -> Lesson:
@@ -1266,11 +1270,10 @@ class GPT(nn.Module):
         """This class with the weights of the library's GPT2LMHeadModel, of any size."""
         c = library.config
         gpt = cls(c.vocab_size, c.n_positions, c.n_embd, c.n_head, c.n_layer)
-        # a state dict has all weights by name; gpt2_weights (section 7) hands out the
-        # library's, in the same order: token, position, block by block, norm, output
-        names = gpt.state_dict().keys()
-        weights = zip(names, gpt2_weights(library), strict=True)
-        gpt.load_state_dict(dict(weights))
+        # gpt2_weights (section 7) hands out the library's in the order of ours: token,
+        # position, block by block, norm, output
+        for ours, theirs in zip(gpt.parameters(), gpt2_weights(library), strict=True):
+            ours.data.copy_(theirs)  # its numbers into ours
         return gpt.to(library.device).eval().requires_grad_(False)
 
 
@@ -1309,8 +1312,8 @@ def show_recall(lesson: Lesson) -> None:
     lesson.begin(show_recall, full=True)
     gpt = GPT(symbols=8, positions=100, width=32, heads=1, depth=1)
     lstm = Recurrent(nn.LSTM, symbols=8, hidden=64)
-    by_gpt = learn_recall(lesson, "recall at once: GPT", gpt, short_first=False)
-    by_lstm = learn_recall(lesson, "recall at once: LSTM", lstm, short_first=False)
+    by_gpt = learn_recall(lesson, "at once: GPT", gpt, steps=200, short_first=False)
+    by_lstm = learn_recall(lesson, "at once: LSTM", lstm, steps=200, short_first=False)
     told = f"The GPT recalls {by_gpt:.1f} %; the LSTM still guesses, {by_lstm:.1f} %"
     lesson.shows(told, by_gpt >= 99 and by_lstm < 30)
 
@@ -1329,18 +1332,18 @@ def show_gpt(lesson: Lesson) -> None:
 
     told = f"The GPT needs {bits:.2f} bits a character, 4.4's best table {best:.2f}"
     # from step 100 on: before it, the curves fall too steeply to tell them apart
-    curves = {"GPT": lesson.scores["novel: GPT"]["curve"][4:]}
+    curves = {"GPT": lesson.scores["novel: GPT"]["curve"][2:]}
     if "novel: LSTM" in lesson.scores:  # if section 4 was run, too
         lstm = lesson.scores["novel: LSTM"]
-        curves["LSTM"] = lstm["curve"][4:]
+        curves["LSTM"] = lstm["curve"][2:]
         told += f", the LSTM {lstm['bits a character']:.2f}"
     title = "Learning from Pride and Prejudice"
     curves["best table"] = [best] * len(curves["GPT"])
-    up = "bits a character, on every fourth unseen row"
-    lesson.plot(title, curves, "step of training", up, range(100, 401, 25))
+    up = "bits a character, on unseen pages"
+    lesson.plot(title, curves, "step of training", up, range(100, 401, 50))
     lesson.shows(told, bits < best)
     # with Kneser and Ney's smoothing (1995): tests/controls.py
-    lesson.say("(Better counting reaches 1.61: a single novel is little for a GPT.)")
+    lesson.say("(Better counting: 1.61. A novel and 400 steps are little for a GPT.)")
 
 
 def show_gpt2(lesson: Lesson) -> GPT:
@@ -1434,8 +1437,9 @@ def show_generation(lesson: Lesson, gpt: GPT) -> None:
 def show_cost(lesson: Lesson) -> None:
     """5.7 Attention costs the square of the length; an LSTM has to wait, step by step
 
-    Both read longer and longer sequences of vectors, d = 64 wide, which attention takes
-    for q, k and v. How often do they multiply, and how many steps wait in turn?
+    Attention reads longer and longer sequences of vectors, d = 64 wide, which it takes
+    for q, k and v; an LSTM's numbers are by formula. How often do they multiply, and
+    how many steps wait in turn?
     """
     lesson.begin(show_cost)
     lengths = [64, 128, 256, 512, 1_024]
@@ -1514,8 +1518,8 @@ def show_sight(lesson: Lesson) -> None:
     past_only = moved["GPT-2"] < 1e-4 and moved["BERT"] > 0.1
     lesson.shows(f"{told}{bert}'s by up to {moved['BERT']:.1f}", past_only)
     # so Clark et al. 2019
-    told = "A head of BERT that finds nothing often looks at [CLS] or [SEP], which "
-    lesson.say(f"{told}stand around each text.")
+    told = f"{100 * maps[1][:, 0].mean():.0f} % of {bert}'s goes to [CLS], put before "
+    lesson.say(f"{told}each text: perhaps of heads that find nothing.")
 
 
 def show_positions(lesson: Lesson) -> None:
@@ -1534,6 +1538,7 @@ def show_positions(lesson: Lesson) -> None:
     order = [0, 1, 5, 3, 4, 2, 6]
     other = one[:, order]
     change = []
+    # model.bert: without the output layer, so vectors instead of scores
     for positions in (torch.zeros_like(one), None):  # None: 0, 1, 2 ...
         first = model.bert(one, position_ids=positions).last_hidden_state  # [1, 7, d]
         second = model.bert(other, position_ids=positions).last_hidden_state
@@ -1614,8 +1619,9 @@ def show_masks(lesson: Lesson) -> None:
     told = f"Of {len(hidden)} words it finds {found[0]} from four before, {found[1]} "
     told += f"from four after, {found[2]} from two and two"
     lesson.shows(told, found[2] > max(found[:2]))
-    told = "Not quite fair: of four on one side two are farther, and [MASK] seems the "
-    lesson.say(f"{told}first or last word.")
+    word, times = Counter(hidden).most_common(1)[0]
+    told = f"Always saying '{word}' finds {times}. With four on one side [MASK] seems "
+    lesson.say(f"{told}the first or last word.")
 
 
 def nearest(text: str, texts: Iterable[str]) -> str:
@@ -1658,11 +1664,11 @@ def show_senses(lesson: Lesson) -> None:
     told = f"{lesson.called('BERT')} tells the senses of {right} of {len(senses)} words"
     lesson.shows(f"{told} apart", right >= 8)
     if lesson.source == "embedded":  # measured by tests/controls.py
-        told = "(Untrained: 4 or 5, as by guessing. Comparing only the words around "
-        lesson.say(f"{told}it, without a network: 7.)")
+        told = "(Untrained: 5, as by guessing. The words around it, unread: 7. And the "
+        lesson.say(f"{told}vector of [SEP]: 9, too.)")
     query = "The engine refuses to run."
     found = nearest(query, sentences("search"))
-    lesson.say(f"Of ten sentences the nearest to '{query}': {found}")
+    lesson.say(f"Nearest of ten to '{query}': {found}")
 
 
 def judge(text: str) -> tuple[str, float]:
@@ -1744,7 +1750,7 @@ def show_table(lesson: Lesson) -> None:
         "CNN": ["images, grids", "the same filter finds a pattern anywhere (3.3)"],
         "RNN, LSTM": ["text, time, speech", "keeps a state, step by step (4.3, 5.7)"],
         "GPT": ["writing text", "sees all that came before, at once (5.2, 5.5)"],
-        "BERT": ["judging text", "sees both sides of a word (5.8, 5.10)"],
+        "BERT": ["judging text", "sees both sides of a word (5.8, 5.12)"],
     }
     lesson.table("", ["best for", "because"], rows)
     scores = {}
@@ -1926,7 +1932,8 @@ def prepare_digit(picture: Image.Image) -> Tensor:
     # then the darkest of those (the least of x is -max(-x))
     paper = -F.max_pool2d(-F.max_pool2d(light, 31, 1, 15), 31, 1, 15)
     ink = ((paper - light) / paper.clamp(min=0.2)).amax(0, keepdim=True)  # [1, h, w]
-    # ink counts most in the middle: there the digit begins, then it grows over ink only
+    # ink counts most in the middle (a hann window is 0 at the rim): there the digit
+    # begins, then it grows over ink only
     window = torch.outer(torch.hann_window(h + 1)[1:], torch.hann_window(w + 1)[1:])
     near = (ink > ink.max().clamp(min=0.3) / 2) * window
     part = (near == near.max()).float()

@@ -27,7 +27,7 @@ def part_2_2():  # the loss on new letters rises: are fewer of them read?
         losses.append(dl.mean_loss(mlp, few.x_test, few.y_test))
         right.append(dl.accuracy(mlp, few.x_test, few.y_test))
 
-    dl.train(lesson, mlp, dl.shuffled(few), steps=350, rate=0.003, look=look)
+    dl.train(lesson, mlp, dl.shuffled(few), steps=350, rate=0.0015, look=look)
     then = right[losses.index(min(losses))]
     told = "% of new letters: at the least loss, at the end"
     yield told, f"{then:.0f}, {right[-1]:.0f}"
@@ -49,7 +49,7 @@ def part_3_6():
 
 def recalled(model, rate, short_first):
     recall = nn.Sequential(model, dl.LastPlace())
-    dl.train(lesson, recall, dl.recall_batches(lesson, short_first), 200, rate)
+    dl.train(lesson, recall, dl.recall_batches(lesson, short_first), 340, rate)
     symbols = torch.randint(8, (1_000, 100))
     return f"{dl.accuracy(recall, symbols, symbols[:, 0]):.1f}"
 
