@@ -1058,8 +1058,8 @@ def show_memory(lesson: Lesson) -> None:
     row = torch.randint(8, (100,), device=lesson.device)
     # how open each unit's forget gate is at each symbol: [100, 64]
     _, untrained, _ = lstm_by_hand(lstm.cell, lstm.embedding(row))
-    by_rnn = learn_recall(lesson, "recall: RNN", rnn, steps=340, short_first=True)
-    by_lstm = learn_recall(lesson, "recall: LSTM", lstm, steps=340, short_first=True)
+    by_rnn = learn_recall(lesson, "recall: RNN", rnn, steps=300, short_first=True)
+    by_lstm = learn_recall(lesson, "recall: LSTM", lstm, steps=300, short_first=True)
     _, trained, _ = lstm_by_hand(lstm.cell, lstm.embedding(row))
 
     # in each unit c_2 = f_2 c_1 + what came in, c_3 = f_3 f_2 c_1 + ..., so after step
@@ -1139,7 +1139,7 @@ def learn_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> flo
         curve.append(scale * mean_loss(model, x[::2], y[::2]))  # on every second row
 
     batches = shuffled(Data(rows[:, :-1], rows[:, 1:], x, y), rows=64)
-    _, seconds = train(lesson, model, batches, steps=400, rate=rate, look=look)
+    _, seconds = train(lesson, model, batches, steps=375, rate=rate, look=look)
     look()  # at the end, too
     bits = scale * mean_loss(model, x, y)
     learned = f"{len(seen):,} pieces"
@@ -1340,10 +1340,11 @@ def show_gpt(lesson: Lesson) -> None:
     title = "Learning from Pride and Prejudice"
     curves["best table"] = [best] * len(curves["GPT"])
     up = "bits a character, on every second unseen row"
-    lesson.plot(title, curves, "step of training", up, range(100, 401, 50))
+    steps = [*range(100, 375, 50), 375]
+    lesson.plot(title, curves, "step of training", up, steps)
     lesson.shows(told, bits < best)
     # with Kneser and Ney's smoothing (1995): tests/controls.py
-    lesson.say("(Better counting: 1.61. A novel and 400 steps are little for a GPT.)")
+    lesson.say("(Better counting: 1.61. A novel and 375 steps are little for a GPT.)")
 
 
 def show_gpt2(lesson: Lesson) -> GPT:

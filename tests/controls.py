@@ -49,7 +49,7 @@ def part_3_6():
 
 def recalled(model, rate, short_first):
     recall = nn.Sequential(model, dl.LastPlace())
-    dl.train(lesson, recall, dl.recall_batches(lesson, short_first), 340, rate)
+    dl.train(lesson, recall, dl.recall_batches(lesson, short_first), 300, rate)
     symbols = torch.randint(8, (1_000, 100))
     return f"{dl.accuracy(recall, symbols, symbols[:, 0]):.1f}"
 
