@@ -173,7 +173,8 @@ def loss_of(p: Tensor, y: Tensor) -> Tensor:
 def backward(net: Net, x: Tensor, y: Tensor) -> Net:
     """The chain rule, from the loss back to every weight: dL/dw, shaped like Net."""
     h, p = forward(net, x)
-    # p = Sigmoid(z) has the slope dp/dz = p (1 - p). For one point:
+    # p = Sigmoid(z) has the slope dp/dz = p (1 - p), and dL/dz = dL/dp dp/dz.
+    # For one point:
     # y = 1: L = -log p,       dL/dz = -1 / p * p (1 - p)      = p - 1 = p - y
     # y = 0: L = -log(1 - p),  dL/dz = 1 / (1 - p) * p (1 - p) = p     = p - y
     # And L is a mean of B points
@@ -316,7 +317,8 @@ def show_optimizers(lesson: Lesson) -> None:
     told += f"axes, to ({adam[0]:.3f}, {adam[1]:.3f})"
     alike = abs(adam[0] - adam[1]) < 0.01
     lesson.shows(told, alike and sgd[0] < 0.05 and sgd[1] > 0.9)
-    lesson.say("SGD's loss is the lower one: w_2 counts little, and is hardly learned.")
+    told = "SGD's loss is lower, as w_2 counts little; for w_2 itself it would need "
+    lesson.say(f"{told}1,000 times the steps.")
 
 
 def show_outputs(lesson: Lesson) -> None:
@@ -966,7 +968,8 @@ def show_gradients(lesson: Lesson) -> None:
 
     Untrained networks read 101 steps. If one step's input changes a little, how much
     does the last output change? That is the gradient there, here divided by the last
-    step's. In an RNN each step back multiplies it by W_hh and by tanh's slope.
+    step's. In an RNN each step back multiplies it by W_hh and by tanh's slope, in an
+    LSTM's memory by f_t.
     """
     lesson.begin(show_gradients)
     inputs = torch.randn(101, 8, 64)  # 101 steps, of 8 sequences
@@ -1062,13 +1065,12 @@ def show_memory(lesson: Lesson) -> None:
     by_lstm = learn_recall(lesson, "recall: LSTM", lstm, steps=300, short_first=True)
     _, trained, _ = lstm_by_hand(lstm.cell, lstm.embedding(row))
 
-    # in each unit c_2 = f_2 c_1 + what came in, c_3 = f_3 f_2 c_1 + ..., so after step
-    # 100 the share f_100 ... f_3 f_2 of c_1 is left ([1:]: from f_2 on): [64]
+    # each step multiplies what is left of c_1 by f_t: c_2 = f_2 c_1 + ..., then c_3 =
+    # f_3 f_2 c_1 + ...; in the end the product of all f from f_2 on ([1:]): [64]
     left = trained[1:].prod(0)
     gate = {"mean, untrained": untrained.mean(1).tolist()}
     gate["mean, trained"] = trained.mean(1).tolist()
     gate["most open"] = trained[:, left.argmax()].tolist()  # of the 64
-    gate["least open"] = trained[:, left.argmin()].tolist()
     title = "The LSTM's 64 forget gates"
     lesson.plot(title, gate, "place of the symbol", "f_t (1: keep all)")
     told = f"The LSTM recalls {by_lstm:.1f} % of the symbols, the RNN, trained alike, "
@@ -1078,9 +1080,9 @@ def show_memory(lesson: Lesson) -> None:
     after = trained.mean().item()
     opened = before < 0.6 and after > 0.8 and keep_it >= 5
     told = f"Its forget gates open, mean {before:.2f} to {after:.2f}: {keep_it} "
-    lesson.shows(f"{told}of 64 keep over half for 99 steps", opened)
-    told = "(At a rate of 0.005 the LSTM guesses. An RNN with ReLU, from the identity, "
-    lesson.say(f"{told}at 0.003, gets 100 %.)")
+    lesson.shows(f"{told}of 64 keep half for 99 steps, the rest less", opened)
+    told = "(At a rate of 0.005 the LSTM guesses. A ReLU RNN with W_hh = identity at "
+    lesson.say(f"{told}first, at 0.003: 100 %.)")
 
 
 # A tokenizer cuts text into pieces of words, of 3,000 kinds, and numbers them: ids.
@@ -1123,9 +1125,9 @@ def learn_novel(lesson: Lesson, name: str, model: nn.Module, rate: float) -> flo
     seen, unseen, letters = load_pieces(lesson.quick)
     # of 1 2 3 4 5, unfold(0, 3, 1) makes the rows 1 2 3, 2 3 4, 3 4 5; unfold(0, 3, 2)
     # 1 2 3 and 3 4 5. Here they are 17 long, [n, 17]: the first 16 are x, and the last
-    # 16 y, what follows each. In the tests they are pieces 0 to 16, 16 to 32 ...: 16 is
-    # a target, then an input, so that each piece is predicted once
+    # 16 y, what follows each
     rows = torch.tensor(seen, device=lesson.device).unfold(0, 17, 1)
+    # pieces 0 to 16, 16 to 32 ...: so each is predicted once (16: a target, then an x)
     tests = torch.tensor(unseen, device=lesson.device).unfold(0, 17, 16)
     x = tests[:, :-1]
     y = tests[:, 1:]
@@ -1173,7 +1175,7 @@ def show_novel(lesson: Lesson) -> None:
     bits = learn_novel(lesson, "LSTM", lstm, rate=0.03)
     # if "was" came in 40 of 200 places after "Bennet", and 90 kinds of pieces did, then
     # 90 times it was a new one: that is the weight of the table of one piece fewer, in
-    # which "was" has p = q. It gets (40 + 90 q) / (200 + 90). (This is smoothing)
+    # which "was" has p = q: (40 + 90 q) / (200 + 90). (This is smoothing)
     tables = count_tables(lesson.quick)
     columns = ["table, 0 pieces", "1 piece", "2 pieces", "3 pieces", "LSTM"]
     lesson.table("", columns, {"bits a character": [*tables, bits]})
@@ -1520,7 +1522,7 @@ def show_sight(lesson: Lesson) -> None:
     lesson.shows(f"{told}{bert}'s by up to {moved['BERT']:.1f}", past_only)
     # so Clark et al. 2019
     told = f"{100 * maps[1][:, 0].mean():.0f} % of {bert}'s goes to [CLS], put before "
-    lesson.say(f"{told}each text: perhaps of heads that find nothing.")
+    lesson.say(f"{told}each text: perhaps as a head's 100 % must go somewhere.")
 
 
 def show_positions(lesson: Lesson) -> None:
@@ -1543,7 +1545,7 @@ def show_positions(lesson: Lesson) -> None:
     for positions in (torch.zeros_like(one), None):  # None: 0, 1, 2 ...
         first = model.bert(one, position_ids=positions).last_hidden_state  # [1, 7, d]
         second = model.bert(other, position_ids=positions).last_hidden_state
-        same_words = first[:, order]  # in the second's order, dog beside dog
+        same_words = first[:, order]  # dog beside dog: place 5's vector at place 2 ...
         change.append((same_words - second).abs().max().item())
     told = f"Without positions they differ by at most {change[0]:.0e}, with them by up "
     lesson.shows(f"{told}to {change[1]:.1f}", change[0] < 1e-4 and change[1] > 0.1)
@@ -1578,7 +1580,8 @@ def features(bert: tuple[Any, Any], texts: list[str]) -> tuple[Tensor, Tensor, T
     mask = batch.attention_mask
     states = model.bert(ids, attention_mask=mask).last_hidden_state
     real = mask[:, :, None]  # [n, T, 1]
-    means = (states * real).sum(1) / real.sum(1)  # padding counts 0
+    # [n, T, d] * [n, T, 1]: the d numbers of each place times 1, or 0 for padding
+    means = (states * real).sum(1) / real.sum(1)
     return ids, states, means
 
 
@@ -1665,8 +1668,8 @@ def show_senses(lesson: Lesson) -> None:
     told = f"{lesson.called('BERT')} tells the senses of {right} of {len(senses)} words"
     lesson.shows(f"{told} apart", right >= 8)
     if lesson.source == "embedded":  # measured by tests/controls.py
-        told = "(Untrained: 5, as by guessing. The words around it, unread: 7. And the "
-        lesson.say(f"{told}vector of [SEP]: 9, too.)")
+        told = "(Untrained: 5. Its neighbours' own vectors, without BERT's layers: 7. "
+        lesson.say(f"{told}[SEP], the end mark: 9, too.)")
     query = "The engine refuses to run."
     found = nearest(query, sentences("search"))
     lesson.say(f"Nearest of ten to '{query}': {found}")
