@@ -1522,7 +1522,7 @@ def show_sight(lesson: Lesson) -> None:
     lesson.shows(f"{told}{bert}'s by up to {moved['BERT']:.1f}", past_only)
     # so Clark et al. 2019
     told = f"{100 * maps[1][:, 0].mean():.0f} % of {bert}'s goes to [CLS], put before "
-    lesson.say(f"{told}each text: perhaps as a head's 100 % must go somewhere.")
+    lesson.say(f"{told}each text: perhaps as all 100 % must go somewhere.")
 
 
 def show_positions(lesson: Lesson) -> None:
