@@ -1181,8 +1181,8 @@ def show_novel(lesson: Lesson) -> None:
     lesson.table("", columns, {"bits a character": [*tables, bits]})
     told = f"The LSTM needs {bits:.2f} bits a character, the table of one piece "
     lesson.shows(f"{told}{tables[1]:.2f} (of two: {tables[2]:.2f})", bits < tables[1])
-    told = f"Against the best table: {bits - min(tables):+.2f}. Of threes most are new, "
-    lesson.say(f"{told}the others too rare to be trusted.")
+    told = f"Against the best table: {bits - min(tables):+.2f}. Of threes most are "
+    lesson.say(f"{told}new, the others too rare to be trusted.")
 
 
 def demo_lstm(lesson: Lesson | None = None) -> Lesson:
